@@ -1,0 +1,112 @@
+"""One bit of one neuron of one layer: the transient single-event upset of most of the literature."""
+
+import re
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from progip import records
+from progip.errors import ProgipError
+from progip.fault_models.base import FaultModel, Site
+from progip.fault_models.random import integers, uniforms
+
+NO_BIT = -1
+
+
+@dataclass(kw_only=True)
+class SingleBitFlip(FaultModel):
+    """Flip one bit of one IEEE float32 value, in a different image, layer and neuron each run.
+
+    Attributes:
+        layer_types: class names of the modules that can be hit.
+        layers: regular expression a layer's full name must match; null for all.
+        weighting: ``layer`` (every layer equally likely, as in the ProGIP source) or ``neuron``
+            (every neuron equally likely, so that large layers are hit more often).
+        bits: the bits that can be hit, uniformly; 0 is the least significant, 31 the sign.
+    """
+
+    layer_types: list[str] = field(default_factory=lambda: ["Conv2d", "Linear"])
+    layers: str | None = None
+    weighting: str = "layer"
+    bits: list[int] = field(default_factory=lambda: list(range(32)))
+
+    def __post_init__(self) -> None:
+        if self.weighting not in ("layer", "neuron"):
+            raise ProgipError(
+                f"fault_model '{self.name}': weighting={self.weighting!r} is not one of "
+                "layer, neuron"
+            )
+        if not self.bits or len(set(self.bits)) != len(self.bits):
+            raise ProgipError(f"fault_model '{self.name}': bits must be distinct and at least one")
+        if any(bit not in range(32) for bit in self.bits):
+            raise ProgipError(
+                f"fault_model '{self.name}': bits must lie in 0..31, got {list(self.bits)}"
+            )
+        try:
+            re.compile(self.layers or "")
+        except re.error as error:
+            raise ProgipError(
+                f"fault_model '{self.name}': layers={self.layers!r} is not a regular expression: "
+                f"{error}"
+            ) from error
+
+    def select(self, sites: list[Site]) -> list[Site]:
+        typed = [s for s in sites if s.kind in self.layer_types]
+        if not typed:
+            kinds = ", ".join(sorted({s.kind for s in sites}))
+            raise ProgipError(
+                f"fault_model '{self.name}': no layer of type {', '.join(self.layer_types)} in "
+                f"this pass; its layer types are {kinds}"
+            )
+        if self.layers is None:
+            return typed
+        chosen = [s for s in typed if re.fullmatch(self.layers, s.layer)]
+        if not chosen:
+            names = ", ".join(dict.fromkeys(s.layer for s in typed))
+            raise ProgipError(
+                f"fault_model '{self.name}': layers={self.layers!r} matches no layer; there are "
+                f"{names}"
+            )
+        return chosen
+
+    def plan(
+        self, sites: list[Site], images: int, seed: int, key: str, start: int, stop: int
+    ) -> pa.Table:
+        u = uniforms(seed, key, start, stop)
+        neurons = np.array([s.neurons for s in sites], dtype=np.int64)
+        if self.weighting == "layer":
+            site = integers(u[:, 1], len(sites))
+            neuron = integers(u[:, 2], neurons[site])
+        else:
+            ends = np.cumsum(neurons)
+            flat = integers(u[:, 2], int(ends[-1]))
+            site = np.searchsorted(ends, flat, side="right")
+            neuron = flat - (ends - neurons)[site]
+        return pa.table(
+            {
+                "run_id": np.arange(start, stop, dtype=np.int64),
+                "sample_index": integers(u[:, 0], images).astype(np.int32),
+                "layer": np.array([s.layer for s in sites], dtype=object)[site],
+                "call": np.array([s.call for s in sites], dtype=np.int16)[site],
+                "neuron": neuron,
+                "bit": self._bits(u[:, 3]),
+                "weight": np.ones(stop - start),
+            },
+            schema=records.PLAN,
+        )
+
+    def _bits(self, uniform: np.ndarray) -> np.ndarray:
+        return np.array(self.bits, dtype=np.int8)[integers(uniform, len(self.bits))]
+
+
+@dataclass(kw_only=True)
+class NoFault(SingleBitFlip):
+    """The null campaign: planned and fired like a single bit flip, but flips nothing.
+
+    Every run must equal its golden run bit for bit; whatever else a campaign with it shows is a
+    defect of the runner or of the machine.
+    """
+
+    def _bits(self, uniform: np.ndarray) -> np.ndarray:
+        return np.full(len(uniform), NO_BIT, dtype=np.int8)

@@ -1,0 +1,130 @@
+"""What a gradient-based input-perturbation (GIP) detector is: one pure function of a batch.
+
+The function shows its three passes: forward, gradient, perturbation, second forward. Executors run
+that one function, with hooks that flip bits or by tracing it; a method never knows about faults.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from progip.errors import ProgipError
+
+EnterPass = Callable[[str], None]
+
+
+class Detection(NamedTuple):
+    """What a detector computed of a batch of B images; every row depends on its own image alone.
+
+    Attributes:
+        logits: (B, classes) of the first forward pass; their argmax is the class.
+        gradient: gradient of the detector's loss at the image, shape of the image batch.
+        perturbed: the perturbed images, same shape.
+        score: (B,) float64; higher means more in-distribution.
+    """
+
+    logits: Tensor
+    gradient: Tensor
+    perturbed: Tensor
+    score: Tensor
+
+
+def no_pass(name: str) -> None:
+    """The observer of passes for users who do not inject faults."""
+
+
+@dataclass(kw_only=True)
+class OODMethod(ABC):
+    """One detector; the dataclass fields of a subclass are the options of its YAML file.
+
+    Attributes:
+        name: what result rows call it; the name of its YAML file.
+        epsilon: size of the perturbation, in [0, 1] pixel units.
+        std: per-channel divisor of the input normalisation; the step is divided by it.
+        sign: ``ge`` (+1 where the gradient is >= 0, else -1, so NaN gives -1; the published code)
+            or ``sign`` (torch.sign: 0 at 0 and NaN at NaN).
+        rescale: ``std`` (the step divided by std for every image) or ``none`` (epsilon in
+            normalised units, which the published ODIN code applies to all but the first image of
+            a batch; kept to reproduce those numbers).
+
+    Class attributes:
+        gradient_vanishes: whether a corrupted forward pass can drive the gradient to zero, so that
+            an almost-zero gradient is a symptom of a fault (ProGIP, first detector).
+    """
+
+    name: str
+    epsilon: float = 0.0014
+    std: list[float] = field(default_factory=lambda: [1.0])
+    sign: str = "ge"
+    rescale: str = "std"
+
+    gradient_vanishes: ClassVar[bool]
+
+    def __post_init__(self) -> None:
+        check_choice(self.name, "sign", self.sign, ("ge", "sign"))
+        check_choice(self.name, "rescale", self.rescale, ("std", "none"))
+        if self.epsilon < 0 or any(s <= 0 for s in self.std):
+            raise ProgipError(
+                f"ood_method '{self.name}': epsilon must not be negative and every std must be "
+                f"positive, got epsilon={self.epsilon}, std={list(self.std)}"
+            )
+
+    def fit(self, network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Learn from (images, labels) batches of ID training data; nothing by default."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What ``fit`` learned, for the cache; empty where there is nothing to learn."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what ``state`` gave."""
+
+    def detect(self, network: nn.Module, images: Tensor, enter: EnterPass = no_pass) -> Detection:
+        """Run the three passes on images (B, channels, height, width), already normalised.
+
+        ``enter`` is told the name of each pass just before it begins. Parameters of the network
+        are expected to be frozen and the network in eval mode.
+        """
+        images = images.detach().requires_grad_(True)
+        with torch.enable_grad():
+            enter("first_forward")
+            logits, loss = self.first_forward(network, images)
+            enter("backward")
+            (gradient,) = torch.autograd.grad(loss, images, torch.ones_like(loss))
+        perturbed = self.perturb(images.detach(), gradient)
+        with torch.no_grad():
+            enter("second_forward")
+            score = self.second_forward(network, perturbed)
+        return Detection(logits.detach(), gradient, perturbed, score)
+
+    def score(self, network: nn.Module, images: Tensor) -> Tensor:
+        """The confidence score (B,) float64 of ``detect``."""
+        return self.detect(network, images).score
+
+    def perturb(self, images: Tensor, gradient: Tensor) -> Tensor:
+        """x - epsilon * sign(gradient) / std; no clamp to the valid pixel range (sheet: the code)."""
+        if self.sign == "ge":
+            direction = (gradient >= 0).to(images.dtype) * 2 - 1
+        else:
+            direction = torch.sign(gradient)
+        if self.rescale == "std":
+            direction = direction / images.new_tensor(list(self.std)).view(1, -1, 1, 1)
+        return images - self.epsilon * direction
+
+    @abstractmethod
+    def first_forward(self, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, classes) and the loss per image (B,) whose gradient perturbs the image."""
+
+    @abstractmethod
+    def second_forward(self, network: nn.Module, images: Tensor) -> Tensor:
+        """The score (B,) float64 of the perturbed images."""
+
+
+def check_choice(owner: str, key: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ProgipError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ProgipError(f"'{owner}': {key}={value!r} is not one of {', '.join(choices)}")
