@@ -59,9 +59,7 @@ def golden_table(
     for start in range(0, len(images), batch_size):
         chosen = np.arange(start, min(start + batch_size, len(images)))
         padded = torch.from_numpy(np.resize(chosen, batch_size)).to(images.device)
-        parts.append(
-            observed_columns(pipeline(images[padded]), pipeline.ranges.sites, len(chosen))
-        )
+        parts.append(observed_columns(pipeline(images[padded]), pipeline.ranges.sites, len(chosen)))
     columns = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
     columns["sample_index"] = np.arange(len(images), dtype=np.int32)
     columns["label"] = labels.astype(np.int32)

@@ -1,6 +1,6 @@
 """Clean value ranges of activations: where they are checked, and how they are profiled."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -113,18 +113,17 @@ def find_range_sites(network: nn.Module, images: Tensor) -> dict[RangeSite, Rang
 
     with ExitStack() as stack, torch.no_grad():
         for name, module in network.named_modules():
-            handle = module.register_forward_hook(
-                lambda m, a, o, name=name: hook(m, a, o, name)  # type: ignore[misc]
-            )
+            handle = module.register_forward_hook(lambda m, a, o, name=name: hook(m, a, o, name))
             stack.callback(handle.remove)
         network(images)
     return sites
 
 
-def profile_ranges(
-    network: nn.Module, sites: dict[RangeSite, RangeSite], batches: Iterable[Tensor]
-) -> RangeTable:
-    """Smallest and largest value of every activation over all batches of clean training images.
+@contextmanager
+def profiling(network: nn.Module, sites: dict[RangeSite, RangeSite]) -> Iterator[RangeTable]:
+    """Profile every forward pass made inside: smallest and largest value of each activation.
+
+    The table is filled when the block ends.
 
     Raises:
         ProgipError: an activation is not finite on a clean image.
@@ -136,13 +135,12 @@ def profile_ranges(
 
     def seen(site: RangeSite, output: Tensor) -> None:
         if site in activations:
-            least, most = output.aminmax()
+            least, most = output.detach().aminmax()
             low[site] = torch.minimum(low.get(site, least), least)
             high[site] = torch.maximum(high.get(site, most), most)
 
-    with watch_calls(network, {layer for layer, _ in activations}, seen), torch.no_grad():
-        for images in batches:
-            network(images)
+    with watch_calls(network, {layer for layer, _ in activations}, seen):
+        yield table
     for site in activations:
         table.low[site], table.high[site] = low[site].item(), high[site].item()
         if not (float("-inf") < table.low[site] and table.high[site] < float("inf")):
@@ -150,7 +148,6 @@ def profile_ranges(
                 f"layer '{site[0]}': its clean outputs are not finite on the training images; "
                 "the weights or the normalisation are wrong"
             )
-    return table
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from progip.engine.observe import observed_columns
 from progip.engine.pipeline import Pipeline
@@ -119,11 +119,11 @@ class ReferenceExecutor:
         for name, module in self._modules.items():
             if self.fault_pass == "backward":
                 handle = module.register_forward_pre_hook(
-                    lambda m, a, name=name: self._before_call(a, name)  # type: ignore[misc]
+                    lambda m, a, name=name: self._before_call(a, name)
                 )
             else:
                 handle = module.register_forward_hook(
-                    lambda m, a, o, name=name: self._after_call(o, name)  # type: ignore[misc]
+                    lambda m, a, o, name=name: self._after_call(o, name)
                 )
             stack.callback(handle.remove)
         return stack

@@ -56,12 +56,12 @@ def find_sites(network: nn.Module, method: OODMethod, images: Tensor) -> dict[st
             if next(module.children(), None) is None:
                 stack.callback(
                     module.register_forward_pre_hook(
-                        lambda m, a, name=name: pre_hook(m, a, name)  # type: ignore[misc]
+                        lambda m, a, name=name: pre_hook(m, a, name)
                     ).remove
                 )
                 stack.callback(
                     module.register_forward_hook(
-                        lambda m, a, o, name=name: hook(m, a, o, name)  # type: ignore[misc]
+                        lambda m, a, o, name=name: hook(m, a, o, name)
                     ).remove
                 )
         method.detect(network, images, enter)

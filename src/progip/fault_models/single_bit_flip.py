@@ -1,6 +1,7 @@
-"""One bit of one neuron of one layer: the transient single-event upset of most of the literature."""
+"""One bit of one neuron of one layer: the single-event upset of most of the literature."""
 
 import re
+from abc import abstractmethod
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,33 +16,25 @@ NO_BIT = -1
 
 
 @dataclass(kw_only=True)
-class SingleBitFlip(FaultModel):
-    """Flip one bit of one IEEE float32 value, in a different image, layer and neuron each run.
+class SingleNeuron(FaultModel):
+    """One neuron of one layer a run; what happens to it is up to the subclass.
 
     Attributes:
         layer_types: class names of the modules that can be hit.
         layers: regular expression a layer's full name must match; null for all.
         weighting: ``layer`` (every layer equally likely, as in the ProGIP source) or ``neuron``
             (every neuron equally likely, so that large layers are hit more often).
-        bits: the bits that can be hit, uniformly; 0 is the least significant, 31 the sign.
     """
 
     layer_types: list[str] = field(default_factory=lambda: ["Conv2d", "Linear"])
     layers: str | None = None
     weighting: str = "layer"
-    bits: list[int] = field(default_factory=lambda: list(range(32)))
 
     def __post_init__(self) -> None:
         if self.weighting not in ("layer", "neuron"):
             raise ProgipError(
                 f"fault_model '{self.name}': weighting={self.weighting!r} is not one of "
                 "layer, neuron"
-            )
-        if not self.bits or len(set(self.bits)) != len(self.bits):
-            raise ProgipError(f"fault_model '{self.name}': bits must be distinct and at least one")
-        if any(bit not in range(32) for bit in self.bits):
-            raise ProgipError(
-                f"fault_model '{self.name}': bits must lie in 0..31, got {list(self.bits)}"
             )
         try:
             re.compile(self.layers or "")
@@ -96,12 +89,36 @@ class SingleBitFlip(FaultModel):
             schema=records.PLAN,
         )
 
+    @abstractmethod
+    def _bits(self, uniform: np.ndarray) -> np.ndarray:
+        """The bit of each run, int8, from its uniform number."""
+
+
+@dataclass(kw_only=True)
+class SingleBitFlip(SingleNeuron):
+    """Flip one bit of one IEEE float32 value, in a different image, layer and neuron each run.
+
+    Attributes:
+        bits: the bits that can be hit, uniformly; 0 is the least significant, 31 the sign.
+    """
+
+    bits: list[int] = field(default_factory=lambda: list(range(32)))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.bits or len(set(self.bits)) != len(self.bits):
+            raise ProgipError(f"fault_model '{self.name}': bits must be distinct and at least one")
+        if any(bit not in range(32) for bit in self.bits):
+            raise ProgipError(
+                f"fault_model '{self.name}': bits must lie in 0..31, got {list(self.bits)}"
+            )
+
     def _bits(self, uniform: np.ndarray) -> np.ndarray:
         return np.array(self.bits, dtype=np.int8)[integers(uniform, len(self.bits))]
 
 
 @dataclass(kw_only=True)
-class NoFault(SingleBitFlip):
+class NoFault(SingleNeuron):
     """The null campaign: planned and fired like a single bit flip, but flips nothing.
 
     Every run must equal its golden run bit for bit; whatever else a campaign with it shows is a

@@ -74,13 +74,20 @@ class OODMethod(ABC):
             )
 
     def fit(self, network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Learn from (images, labels) batches of ID training data; nothing by default."""
+        """Run the network over (images, labels) batches of ID training data and learn from them.
+
+        By default nothing is learnt; the network still sees every batch, because the value ranges
+        of its layers are profiled meanwhile.
+        """
+        with torch.no_grad():
+            for images, _ in batches:
+                network(images)
 
     def state(self) -> dict[str, Tensor]:
         """What ``fit`` learned, for the cache; empty where there is nothing to learn."""
         return {}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: dict[str, Tensor]) -> None:  # noqa: B027  optional
         """Take back what ``state`` gave."""
 
     def detect(self, network: nn.Module, images: Tensor, enter: EnterPass = no_pass) -> Detection:
@@ -106,7 +113,7 @@ class OODMethod(ABC):
         return self.detect(network, images).score
 
     def perturb(self, images: Tensor, gradient: Tensor) -> Tensor:
-        """x - epsilon * sign(gradient) / std; no clamp to the valid pixel range (sheet: the code)."""
+        """x - epsilon * sign(gradient) / std; no clamp to the valid pixel range."""
         if self.sign == "ge":
             direction = (gradient >= 0).to(images.dtype) * 2 - 1
         else:

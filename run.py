@@ -1,0 +1,37 @@
+"""Run one cell of a campaign, or with -m a sweep of cells. Usage: README.md."""
+
+import logging
+import os
+from pathlib import Path
+
+os.environ.setdefault("PROJECT_ROOT", str(Path(__file__).resolve().parent))
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from progip.campaign.runner import run_cell
+from progip.config import cell_settings, entry, register, resolved
+from progip.errors import ProgipError
+
+log = logging.getLogger("progip")
+register()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> None:
+    """One Hydra job: one cell."""
+    try:
+        run_cell(cell_settings(cfg), resolved(cfg))
+    except ProgipError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # the others go on; say now which failed
+            log.error("cell %s failed: %s", cfg.cell, error)
+        raise
+    except Exception:
+        log.exception("cell %s failed", cfg.cell)
+        raise
+
+
+if __name__ == "__main__":
+    entry(main)

@@ -1,0 +1,3 @@
+from progip.cli import main
+
+main()

@@ -1,0 +1,150 @@
+"""Golden work: all that is computed fault-free, once per subject, kept by content hash."""
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from progip import __version__
+from progip.cache import cache_root
+from progip.datasets.base import Split
+from progip.engine.observe import golden_table
+from progip.engine.pipeline import Pipeline
+from progip.engine.ranges import RangeTable, find_range_sites, profiling
+from progip.errors import ProgipError
+from progip.ood_methods.base import OODMethod
+
+log = logging.getLogger(__name__)
+
+#: (population, split) of every golden table
+TABLES: list[tuple[str, Split]] = [
+    ("id", "calibration"),
+    ("id", "evaluation"),
+    ("ood", "calibration"),
+    ("ood", "evaluation"),
+]
+
+
+#: normalised images on the device, and labels, by (population, split)
+CleanData = dict[tuple[str, Split], tuple[Tensor, np.ndarray]]
+
+
+@dataclass
+class Golden:
+    """Fault-free results of one subject.
+
+    Attributes:
+        ranges: clean value ranges, from ID training images.
+        tables: ``records.GOLDEN`` by (population, split).
+    """
+
+    ranges: RangeTable
+    tables: dict[tuple[str, Split], pa.Table]
+
+
+def golden_work(
+    network: nn.Module,
+    method: OODMethod,
+    data: CleanData,
+    train: Iterator[tuple[Tensor, Tensor]],
+    batch_size: int,
+    content: dict[str, Any],
+) -> Golden:
+    """Fit the method, profile the ranges and observe every clean image, or load all of it.
+
+    Processes that need the same golden work at once share it: one computes, the others wait.
+
+    Args:
+        data: (normalised images on the device, labels) by (population, split), see ``TABLES``.
+        train: (images, labels) batches of ID training data; consumed only when computing.
+        content: what the results depend on; its hash names the cache folder.
+    """
+    content_key = json.dumps([content, _machine(data), batch_size], sort_keys=True)
+    key = hashlib.sha256(content_key.encode()).hexdigest()[:24]
+    root = cache_root() / "golden"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ProgipError(
+            f"cannot write the cache folder {root} ({error.strerror}); set PROGIP_CACHE to a "
+            "folder you can write"
+        ) from error
+    folder = root / key
+    with FileLock(root / f"{key}.lock"):
+        if (folder / "ranges.json").exists():
+            golden = _load(folder, method)
+            if _still_true(golden, network, method, data, batch_size):
+                log.info("golden results loaded from %s", folder)
+                return golden
+            log.warning("golden results in %s do not recur on this machine; computed again", folder)
+            shutil.rmtree(folder)
+        log.info("golden work: statistics of the training images, clean runs of every image")
+        example = data["id", "evaluation"][0][:1].repeat(2, 1, 1, 1)
+        with profiling(network, find_range_sites(network, example)) as ranges:
+            method.fit(network, train)
+        pipeline = Pipeline(network, method, ranges)
+        tables = {
+            name: golden_table(pipeline, data[name][0], data[name][1], batch_size)
+            for name in TABLES
+        }
+        golden = Golden(ranges, tables)
+        _save(folder, golden, method)
+    return golden
+
+
+def _machine(data: CleanData) -> dict[str, Any]:
+    """Kernels, and so the last bits of results, depend on these."""
+    device = next(iter(data.values()))[0].device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "progip": __version__,
+        "torch": torch.__version__,
+        "device": device.type,
+        "name": name,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _still_true(
+    golden: Golden,
+    network: nn.Module,
+    method: OODMethod,
+    data: CleanData,
+    batch_size: int,
+) -> bool:
+    tensor, labels = data["id", "evaluation"]
+    pipeline = Pipeline(network, method, golden.ranges)
+    fresh = golden_table(pipeline, tensor[:batch_size], labels[:batch_size], batch_size)
+    return bool(fresh.equals(golden.tables["id", "evaluation"].slice(0, len(fresh))))
+
+
+def _save(folder: Path, golden: Golden, method: OODMethod) -> None:
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
+    for (population, split), table in golden.tables.items():
+        pq.write_table(table, temporary / f"{population}-{split}.parquet")
+    state = {name: tensor.contiguous().cpu() for name, tensor in method.state().items()}
+    save_file(state, temporary / "method.safetensors")
+    (temporary / "ranges.json").write_text(json.dumps(golden.ranges.to_json()))
+    os.replace(temporary, folder)
+
+
+def _load(folder: Path, method: OODMethod) -> Golden:
+    method.load_state(load_file(folder / "method.safetensors"))
+    tables = {(p, s): pq.read_table(folder / f"{p}-{s}.parquet") for p, s in TABLES}
+    return Golden(RangeTable.from_json(json.loads((folder / "ranges.json").read_text())), tables)

@@ -1,0 +1,135 @@
+"""What one cell needs to know: plain dataclasses, free of Hydra."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from progip import records
+from progip.datasets.base import Dataset
+from progip.errors import ProgipError
+from progip.fault_models.base import FaultModel
+from progip.models.base import Model
+from progip.ood_methods.base import OODMethod
+from progip.protections.base import Protection
+
+
+@dataclass(kw_only=True)
+class SubjectSettings:
+    """What is attacked: everything golden work depends on.
+
+    Attributes:
+        batch_size: rows of every batch, golden and faulty alike.
+        device: ``cpu``, ``cuda``, ``cuda:1`` or ``auto`` (CUDA where there is one).
+    """
+
+    model: Model
+    dataset: Dataset
+    ood_dataset: Dataset
+    ood_method: OODMethod
+    batch_size: int = 64
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ProgipError(f"batch_size={self.batch_size}: must be at least 1")
+
+    def torch_device(self) -> torch.device:
+        """The device to run on. Raises ProgipError where it does not exist."""
+        name = self.device
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            device = torch.device(name)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ProgipError(
+                f"device={self.device}: not available here ({str(error).splitlines()[0]}); use "
+                "device=cpu or device=auto"
+            ) from error
+        return device
+
+
+@dataclass(kw_only=True)
+class CellSettings:
+    """One cell: a subject, what hits it where, what watches it, and how many runs.
+
+    Attributes:
+        runs: planned runs.
+        seed: of the plan; run i's fault depends on (seed, cell, i) alone.
+        folder: of the cell's rows; the executed runs that protections share lie beside it.
+        shard_size: runs in one Parquet file.
+    """
+
+    subject: SubjectSettings
+    population: str
+    fault_model: FaultModel
+    fault_pass: str
+    protection: Protection
+    runs: int
+    seed: int
+    folder: Path
+    shard_size: int = 5000
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for key, value, choices in (
+            ("population", self.population, records.POPULATIONS),
+            ("pass", self.fault_pass, records.PASSES),
+        ):
+            if value not in choices:
+                raise ProgipError(f"{key}={value!r} is not one of {', '.join(choices)}")
+        if self.runs < 1:
+            raise ProgipError(f"runs={self.runs}: a cell needs at least one run")
+        if self.shard_size < 1:
+            raise ProgipError(f"shard_size={self.shard_size}: must be at least 1")
+        if self.seed < 0:
+            raise ProgipError(f"seed={self.seed}: must not be negative")
+
+    @property
+    def fault_key(self) -> str:
+        """Names the cell for the random numbers: without the protection, which changes no fault."""
+        s = self.subject
+        return "/".join(
+            [
+                s.model.name,
+                s.dataset.name,
+                s.ood_dataset.name,
+                self.population,
+                s.ood_method.name,
+                self.fault_model.name,
+                self.fault_pass,
+            ]
+        )
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The columns of ``records.CELL``."""
+        s = self.subject
+        return {
+            "cell": f"{self.fault_key}/{self.protection.name}",
+            "model": s.model.name,
+            "dataset": s.dataset.name,
+            "ood_dataset": s.ood_dataset.name,
+            "population": self.population,
+            "ood_method": s.ood_method.name,
+            "fault_model": self.fault_model.name,
+            "fault_pass": self.fault_pass,
+            "protection": self.protection.name,
+        }
+
+
+#: options that say where something lies or how it was made, not what it is
+_NOT_IDENTITY = {
+    "weights", "sha256", "recipe",
+    "folder", "train", "test", "url", "checksum", "checksum_train",
+}  # fmt: skip
+
+
+def identity(component: Any) -> dict[str, Any]:
+    """The options of a model, dataset, method ... that can change a result.
+
+    Where files lie is left out: what they hold is recorded by fingerprint instead.
+    """
+    return {k: v for k, v in asdict(component).items() if k not in _NOT_IDENTITY}

@@ -1,0 +1,148 @@
+"""The subject of a campaign, made ready: network, detector, data and golden results together."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from progip import records
+from progip.campaign.golden import TABLES, Golden, golden_work
+from progip.campaign.judge import golden_evidence
+from progip.campaign.settings import SubjectSettings, identity
+from progip.datasets.base import Split
+from progip.datasets.pairing import population_split
+from progip.engine.pipeline import Pipeline
+from progip.engine.sites import find_sites
+from progip.errors import ProgipError
+from progip.fault_models.base import Site
+from progip.models.loading import load_network, weights_fingerprint
+from progip.protections.base import Evidence
+from progip.statistics.roc import auroc, fpr_at_tpr, threshold_at_tpr
+
+TRUE_POSITIVE_RATE = 0.95
+
+
+class Subject:
+    """What a cell attacks. Golden work is done, or loaded, when it is first asked for.
+
+    Attributes:
+        network, method: the detector.
+        sites: of every pass.
+        images: evaluation images by population, normalised, on the device.
+        identity: what results depend on, for manifests.
+    """
+
+    def __init__(self, settings: SubjectSettings) -> None:
+        self._settings = settings
+        self.device = settings.torch_device()
+        dataset = settings.dataset
+        splits = {name: population_split(*name, dataset, settings.ood_dataset) for name in TABLES}
+        self._data = {
+            name: (images.tensor(dataset.mean, dataset.std).to(self.device), images.labels)
+            for name, images in splits.items()
+        }
+        self._train = dataset.split("train")
+        self.method = settings.ood_method
+        shape = splits["id", "evaluation"].pixels.shape[1:]
+        self.network = load_network(settings.model, self.device, image_shape=shape)
+        self.images = {p: self._data[p, "evaluation"][0] for p in records.POPULATIONS}
+        self.identity: dict[str, Any] = {
+            "model": identity(settings.model),
+            "dataset": identity(dataset),
+            "ood_dataset": identity(settings.ood_dataset),
+            "ood_method": identity(self.method),
+            "weights_sha256": weights_fingerprint(self.network),
+            "data": {
+                "train": self._train.fingerprint(),
+                **{f"{p}_{s}": images.fingerprint() for (p, s), images in splits.items()},
+            },
+        }
+
+    @cached_property
+    def golden(self) -> Golden:
+        """Fault-free results; the method is fitted after this."""
+        return golden_work(
+            self.network,
+            self.method,
+            self._data,
+            self._training_batches(),
+            self._settings.batch_size,
+            self.identity,
+        )
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The detector to execute, with its range checks."""
+        return Pipeline(self.network, self.method, self.golden.ranges)
+
+    @cached_property
+    def sites(self) -> dict[str, list[Site]]:
+        """The sites of every pass."""
+        example = self.images["id"][:1].repeat(2, 1, 1, 1)
+        return find_sites(self.network, self.method, example)
+
+    def evaluation(self, population: str) -> pa.Table:
+        """``records.GOLDEN`` of the evaluation images."""
+        return self.golden.tables[population, "evaluation"]
+
+    @cached_property
+    def clean(self) -> Evidence:
+        """Evidence of the calibration images of both populations, for thresholds."""
+        tables = [self.golden.tables[p, "calibration"] for p in records.POPULATIONS]
+        return golden_evidence(pa.concat_tables(tables))
+
+    @cached_property
+    def ood_threshold(self) -> float:
+        """95 % of the ID calibration images score above it."""
+        scores = self._scores("id", "calibration")
+        if not np.isfinite(scores).all():
+            raise ProgipError(
+                f"ood_method '{self.method.name}': clean scores of '{self._settings.dataset.name}' "
+                "are not finite; the weights, the normalisation or the method's options do not fit"
+            )
+        return threshold_at_tpr(scores, TRUE_POSITIVE_RATE)
+
+    @cached_property
+    def base_metrics(self) -> dict[str, Any]:
+        """Of the detector without faults, over the evaluation images."""
+        table = self.evaluation("id")
+        correct = int((table["class"].to_numpy() == table["label"].to_numpy()).sum())
+        id_scores, ood_scores = (self._scores(p, "evaluation") for p in records.POPULATIONS)
+        return {
+            "id_accuracy": {"correct": correct, "images": len(table)},
+            "auroc": auroc(id_scores, ood_scores),
+            "fpr95": fpr_at_tpr(id_scores, ood_scores, TRUE_POSITIVE_RATE),
+            "id_images": len(id_scores),
+            "ood_images": len(ood_scores),
+            "id_true_positives": int((id_scores > self.ood_threshold).sum()),
+            "ood_false_positives": int((ood_scores > self.ood_threshold).sum()),
+        }
+
+    def _scores(self, population: str, split: Split) -> np.ndarray:
+        scores: np.ndarray = self.golden.tables[population, split]["score"].to_numpy()
+        return scores
+
+    def _training_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        dataset, size = self._settings.dataset, self._settings.batch_size
+        for start in range(0, len(self._train), size):
+            part = self._train.take(np.arange(start, min(start + size, len(self._train))))
+            images = part.tensor(dataset.mean, dataset.std).to(self.device)
+            yield images, torch.from_numpy(part.labels)
+
+
+_ready: dict[str, Subject] = {}
+
+
+def prepare(settings: SubjectSettings) -> Subject:
+    """The subject of these settings; the last one stays ready for the next cell of a sweep."""
+    key = json.dumps([asdict(settings), torch.get_num_threads()], sort_keys=True, default=str)
+    if key not in _ready:
+        _ready.clear()
+        _ready[key] = Subject(settings)
+    return _ready[key]

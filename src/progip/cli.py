@@ -1,0 +1,100 @@
+"""``python -m progip``: what is done with a campaign before and after it runs."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from progip.campaign import store
+from progip.campaign.replay import replay
+from progip.config import build, cell_settings, composed, entry
+from progip.datasets.base import Dataset
+from progip.errors import ProgipError
+from progip.models.base import Model
+from progip.report.render import write_report
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Print the tables of a campaign and write them as Markdown and CSV."""
+    print(write_report(arguments.folder, arguments.out, allow_mixed=arguments.allow_mixed))
+
+
+def replay_run(arguments: argparse.Namespace) -> None:
+    """Re-execute one row; exit code 1 if anything differs from what is stored."""
+    folder = Path(arguments.folder)
+    manifest = store.read_json(folder / store.MANIFEST)
+    if manifest is None or manifest.get("kind") != "cell":
+        raise ProgipError(
+            f"{folder} is not the folder of a cell: it has no {store.MANIFEST} of one"
+        )
+    settings = cell_settings(OmegaConf.create(manifest["config"]))
+    settings.folder = folder
+    result = replay(settings, arguments.run)
+    stored, replayed = result.stored.to_pylist()[0], result.replayed.to_pylist()[0]
+    width = max(len(name) for name in stored)
+    for name, value in stored.items():
+        again = f"   NOW {replayed[name]}" if name in result.differences else ""
+        print(f"{name:{width}}  {value}{again}")
+    if result.differences:
+        raise ProgipError(
+            f"run {arguments.run} does not replay: {', '.join(result.differences)} differ; the row "
+            "was made by another version, machine or thread count (see the manifest), or a defect"
+        )
+    print(f"\nrun {arguments.run} replays exactly: every column is the same, bit for bit")
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train a model by its recipe and write its weights."""
+    from progip.models.training import train as train_model
+
+    cfg = composed(arguments.overrides)
+    model = build(cfg.model, Model, "model")
+    dataset = build(cfg.dataset, Dataset, "dataset")
+    output = Path(arguments.output or f"outputs/weights/{model.name}-{dataset.name}.safetensors")
+    trained = train_model(
+        model,
+        dataset.split("train"),
+        dataset.test_images(),
+        dataset.mean,
+        dataset.std,
+        output=output,
+        resume=not arguments.restart,
+        device="cpu" if cfg.device == "auto" else cfg.device,
+        seed=cfg.seed,
+    )
+    print(f"{trained.path}\nsha256 {trained.sha256}")
+    print(f"use it: python run.py model={model.name} model.weights={trained.path}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m progip", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    sub = commands.add_parser("report", help=report.__doc__)
+    sub.add_argument("folder", help="a campaign's folder, e.g. outputs/campaign")
+    sub.add_argument("--out", help="where the files go; default FOLDER/report")
+    sub.add_argument(
+        "--allow-mixed", action="store_true", help="merge cells of different seeds, weights or data"
+    )
+    sub.set_defaults(action=report)
+
+    sub = commands.add_parser("replay", help=replay_run.__doc__)
+    sub.add_argument("folder", help="a cell's folder, the one with manifest.json")
+    sub.add_argument("run", type=int, help="the run_id of the row")
+    sub.set_defaults(action=replay_run)
+
+    sub = commands.add_parser("train", help=train.__doc__)
+    sub.add_argument("overrides", nargs="*", help="as for run.py: model=resnet20 dataset=cifar10")
+    sub.add_argument("--output", help="the .safetensors file to write")
+    sub.add_argument("--restart", action="store_true", help="ignore an earlier checkpoint")
+    sub.set_defaults(action=train)
+    return top
+
+
+def main() -> None:
+    """Entry point of ``python -m progip``."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments = parser().parse_args()
+    entry(lambda: arguments.action(arguments))

@@ -1,0 +1,20 @@
+"""No protection: the baseline every other one is compared with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from progip.protections.base import Evidence, Judgement, Protection
+
+
+@dataclass(kw_only=True)
+class NoProtection(Protection):
+    """Never raises an alarm."""
+
+    def calibrate(self, clean: Evidence, *, gradient_vanishes: bool) -> dict[str, float]:
+        return {}
+
+    def judge(self, evidence: Evidence, thresholds: Mapping[str, float]) -> Judgement:
+        count = len(evidence["score"])
+        return Judgement(np.zeros(count, dtype=bool), np.full(count, "", dtype=object))

@@ -1,0 +1,39 @@
+"""Ranger in its detection-only form: range checks at every activation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from progip.errors import ProgipError
+from progip.protections.base import Evidence, Judgement, Protection, first_alarm
+
+
+@dataclass(kw_only=True)
+class Ranger(Protection):
+    """Range restriction (Chen, Li, Pattabiraman, DSN 2021) as the ProGIP source uses it.
+
+    An alarm is raised if any value of any activation, or of a pool or reshape that directly
+    follows one, leaves the range seen on clean ID training images, in either forward pass. Nothing
+    is corrected. Backward passes run no activation, so a backward fault shows only if the
+    perturbed input drives the second forward pass out of range. NaN raises the alarm.
+
+    Attributes:
+        margin: how far a value may leave its range, in widths of the range.
+    """
+
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.margin < 0:
+            raise ProgipError(f"protection '{self.name}': margin must not be negative")
+
+    def calibrate(self, clean: Evidence, *, gradient_vanishes: bool) -> dict[str, float]:
+        return {"range_excess": self.margin}
+
+    def judge(self, evidence: Evidence, thresholds: Mapping[str, float]) -> Judgement:
+        limit = thresholds["range_excess"]
+        return first_alarm(
+            [
+                ("first_forward", ~(evidence["range_excess_first"] <= limit)),
+                ("second_forward", ~(evidence["range_excess_second"] <= limit)),
+            ]
+        )
