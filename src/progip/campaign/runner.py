@@ -60,7 +60,7 @@ def run_cell(settings: CellSettings, config: dict[str, Any]) -> Path:
     cell_identity = {**execution_identity, "protection": identity(settings.protection)}
     store.check_same_identity(folder, cell_identity)
     store.check_same_identity(execution_folder, execution_identity)
-    settings.fault_model.select(subject.sites[settings.fault_pass])
+    settings.fault_model.select(subject.modules)
     with FileLock(execution_folder / ".lock"):
         done = _execute(settings, subject, execution_folder, execution_identity)
     with FileLock(folder / ".lock"):

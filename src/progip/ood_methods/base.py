@@ -46,7 +46,7 @@ class OODMethod(ABC):
         epsilon: size of the perturbation, in [0, 1] pixel units.
         std: per-channel divisor of the input normalisation; the step is divided by it.
         sign: ``ge`` (+1 where the gradient is >= 0, else -1, so NaN gives -1; the published code)
-            or ``sign`` (torch.sign: 0 at 0 and NaN at NaN).
+            or ``sign`` (torch.sign: 0 at 0 and, in PyTorch, at NaN, too).
         rescale: ``std`` (the step divided by std for every image) or ``none`` (epsilon in
             normalised units, which the published ODIN code applies to all but the first image of
             a batch; kept to reproduce those numbers).

@@ -1,0 +1,38 @@
+"""Statistics of campaigns: intervals of rates, sample sizes, ROC figures, comparisons.
+
+Pure functions of numbers and arrays; nothing here knows of files, networks or tables.
+"""
+
+from progip.statistics.comparison import (
+    Difference,
+    compare_independent,
+    compare_paired,
+    mcnemar_p,
+)
+from progip.statistics.intervals import (
+    Rate,
+    proportion_interval,
+    rate,
+    rate_from_sums,
+    weighted_rate,
+)
+from progip.statistics.roc import auroc, auroc_interval, fpr_at_tpr, threshold_at_tpr
+from progip.statistics.sizing import margin_of, sample_size
+
+__all__ = [
+    "Difference",
+    "Rate",
+    "auroc",
+    "auroc_interval",
+    "compare_independent",
+    "compare_paired",
+    "fpr_at_tpr",
+    "margin_of",
+    "mcnemar_p",
+    "proportion_interval",
+    "rate",
+    "rate_from_sums",
+    "sample_size",
+    "threshold_at_tpr",
+    "weighted_rate",
+]

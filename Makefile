@@ -1,0 +1,56 @@
+# Everything runs in an environment of its own, made by the first target that needs it.
+PYTHON ?= python3
+VENV ?= .venv
+RUNS ?= 100_000
+BIN := $(VENV)/bin
+RUN := $(BIN)/python run.py --config-dir campaigns --config-name
+REPORT := $(BIN)/python -m progip report
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check smoke table-base table-overall table-passes clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/.base: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: $(VENV)/.base  ## a real campaign on the embedded digits, offline, and its tables
+	$(RUN) demo
+	$(REPORT) outputs/demo
+
+test: check  ## style, types, layers and the tests (under 10 minutes on 2 cores)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
+
+test-all: check  ## the same with the slow tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+check: $(VENV)/.dev  ## ruff, mypy, import-linter
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+smoke: $(VENV)/.base  ## a sweep over every pass, population and protection, a few runs each
+	$(BIN)/python run.py -m name=smoke runs=20 ood_method=odin,mahalanobis \
+	    protection=none,progip,ranger
+	$(REPORT) outputs/smoke
+
+table-base: $(VENV)/.base  ## published table: base metrics (needs CIFAR-10, weights: docs/tables.md)
+	$(RUN) overall name=base runs=1 pass=first_forward population=id protection=none
+	$(REPORT) outputs/base
+
+table-overall: $(VENV)/.base  ## published table: overall results; RUNS= a cell, default 100_000
+	$(RUN) overall runs=$(RUNS)
+	$(REPORT) outputs/overall
+
+table-passes: table-overall  ## published table: results per pass; a section of the same report
+
+clean:  ## remove the environment and tool caches; results stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,36 @@
+"""Finds the penultimate feature of a network."""
+
+import difflib
+
+from torch import nn
+
+from progip.errors import ProgipError
+
+
+def penultimate_module(network: nn.Module, feature_layer: str | None = None) -> nn.Module:
+    """The module whose input is the penultimate feature: the classifier.
+
+    Args:
+        network: any network.
+        feature_layer: its name in ``named_modules()``; default the last ``nn.Linear`` in their
+            order, whose input is the feature (n, d) before the logits.
+
+    Raises:
+        ProgipError: where there is no such module, or no linear layer to fall back on.
+    """
+    modules = dict(network.named_modules())
+    modules.pop("", None)
+    if feature_layer is not None:
+        if feature_layer in modules:
+            return modules[feature_layer]
+        close = difflib.get_close_matches(feature_layer, modules, n=5, cutoff=0.4)
+        hint = f"did you mean {', '.join(close)}?" if close else f"there are {', '.join(modules)}"
+        raise ProgipError(f"model.feature_layer: no module is called '{feature_layer}'; {hint}")
+    linear = [module for module in modules.values() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ProgipError(
+            "the network has no linear layer, so its penultimate feature is unknown: name the "
+            "module whose input it is with model.feature_layer=NAME (its last modules: "
+            f"{', '.join(list(modules)[-4:])})"
+        )
+    return linear[-1]

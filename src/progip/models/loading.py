@@ -1,0 +1,152 @@
+"""Makes a network ready for campaigns: architecture, weights, evaluation mode, checks."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from progip.errors import ProgipError
+from progip.models.base import Model
+from progip.models.weight_files import locate, read_state_dict
+
+RANDOM = "random"
+PUBLISHED = "published"
+SHOWN_KEYS = 4
+
+
+def load_network(
+    spec: Model,
+    device: torch.device | str = "cpu",
+    *,
+    image_shape: tuple[int, int, int] | None = None,
+) -> nn.Module:
+    """The network of a model with its weights, as campaigns use it.
+
+    In evaluation mode, parameters without gradient, no module works in place, every activation,
+    pool and reshape a module of its own. The global random generators stay as they were.
+
+    Args:
+        spec: which model, and where its weights are.
+        device: where to put it.
+        image_shape: (channels, height, width) of the images it will see: tried on two black ones.
+
+    Raises:
+        ProgipError: where the weights are missing, damaged, hold NaN or infinity or belong to
+            another architecture, the device is not there, or the network cannot take the images.
+    """
+    place = usable_device(device)
+    network = seeded_network(spec)
+    if spec.weights == PUBLISHED:
+        _put(network, spec.published_weights(), "the published weights", spec)
+    elif spec.weights != RANDOM:
+        path = locate(spec)
+        _put(network, read_state_dict(path), str(path), spec)
+    network.eval().requires_grad_(False)
+    for module in network.modules():
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False  # type: ignore[assignment]  # a bool, as just checked
+    network = spec.prepared(network).to(place)
+    if image_shape is not None:
+        _try(network, spec, image_shape)
+    return network
+
+
+def seeded_network(spec: Model, seed: int = 0) -> nn.Module:
+    """The architecture with initial weights that depend on its name and the seed alone."""
+    with seeded(f"{spec.name}/{seed}"):
+        return spec.network()
+
+
+@contextmanager
+def seeded(key: str, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Within it random numbers start from a hash of the key; afterwards all is as before."""
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
+    cuda = [device] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        # not torch.manual_seed, which would reseed the CUDA generators that are not put back
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def weights_fingerprint(network: nn.Module) -> str:
+    """sha256 over names, dtypes, shapes and bytes of the state dict, in its order."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def usable_device(device: torch.device | str) -> torch.device:
+    """The device, tried. Raises ProgipError where it is unknown or not there."""
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as problem:
+        reason = str(problem).splitlines()[0]
+        raise ProgipError(f"device '{device}' cannot be used: {reason}") from problem
+    return place
+
+
+def _put(network: nn.Module, given: Mapping[str, torch.Tensor], where: str, spec: Model) -> None:
+    """Copy the weights into the network after checking that they are its own and finite."""
+    given = {key: value for key, value in given.items() if not key.startswith(spec.training_only)}
+    own = network.state_dict()
+    # a counter that files written before PyTorch 0.4.1 lack and that evaluation never reads
+    missing = [k for k in own if k not in given and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in given if k not in own]
+    wrong = [
+        f"{k} {tuple(given[k].shape)} instead of {tuple(own[k].shape)}"
+        for k in own
+        if k in given and given[k].shape != own[k].shape
+    ]
+    found = [
+        f"{len(keys)} {label}: {', '.join(keys[:SHOWN_KEYS])}{', ...' * (len(keys) > SHOWN_KEYS)}"
+        for label, keys in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of wrong shape", wrong),
+        )
+        if keys
+    ]
+    if found:
+        raise ProgipError(
+            f"{where} does not fit model '{spec.name}' ({type(spec).__name__}, {spec.classes} "
+            f"classes, {spec.channels} channels): {'; '.join(found)}. These are probably the "
+            "weights of another architecture or dataset; correct model.weights or model"
+        )
+    network.load_state_dict(given, strict=False)
+    for key, value in network.state_dict().items():  # after the copy: float64 may overflow in it
+        bad = int((~torch.isfinite(value)).sum())
+        if bad:
+            raise ProgipError(
+                f"{where}: {bad} of {value.numel()} values of '{key}' are NaN or infinite; "
+                "the file is damaged or its training diverged"
+            )
+
+
+def _try(network: nn.Module, spec: Model, image_shape: tuple[int, int, int]) -> None:
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    images = torch.zeros(2, *image_shape, device=device)
+    shape = " x ".join(map(str, image_shape))
+    try:
+        with torch.no_grad():
+            logits = network(images)
+    except (RuntimeError, AssertionError, ValueError) as problem:
+        raise ProgipError(
+            f"model '{spec.name}' cannot take images of {shape} (channels, height, width): "
+            f"{str(problem).splitlines()[0][:200]}. Choose another model or dataset, or resize "
+            "the images (torchvision models: model.input_size)"
+        ) from problem
+    wanted = (2, spec.classes)
+    if not isinstance(logits, torch.Tensor) or logits.shape != wanted:
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ProgipError(
+            f"model '{spec.name}' gives {got} for two images of {shape}, not logits {wanted}"
+        )

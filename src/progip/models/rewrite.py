@@ -1,0 +1,142 @@
+"""Gives every activation, pool and reshape of a foreign network a module of its own."""
+
+import copy
+import operator
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+
+class Reshape(nn.Module):
+    """``x.reshape(sizes)``; the sizes may depend on the input, so they come with each call."""
+
+    def forward(self, x: torch.Tensor, *sizes: Any) -> torch.Tensor:
+        return x.reshape(*sizes)
+
+
+class GlobalAvgPool(nn.Module):
+    """Mean over some dimensions, written ``x.mean([2, 3])`` where it was found."""
+
+    def __init__(self, dim: int | list[int] | tuple[int, ...], keepdim: bool = False) -> None:
+        super().__init__()
+        self.dim, self.keepdim = dim, keepdim
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(self.dim, self.keepdim)
+
+
+def _relu(inplace: bool = False) -> nn.Module:
+    return nn.ReLU()
+
+
+def _flatten(start_dim: int = 0, end_dim: int = -1) -> nn.Module:
+    return nn.Flatten(start_dim, end_dim)
+
+
+#: function, or name of a tensor method -> the module that does the same, from its other arguments
+_MODULES: dict[Callable[..., Any] | str, Callable[..., nn.Module]] = {
+    F.relu: _relu,
+    torch.relu: _relu,
+    "relu": _relu,
+    F.avg_pool2d: nn.AvgPool2d,
+    F.max_pool2d: nn.MaxPool2d,
+    F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
+    torch.flatten: _flatten,
+    "flatten": _flatten,
+    "mean": GlobalAvgPool,
+}
+_IN_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul}
+
+
+def with_own_modules(network: nn.Module, first: dict[str, nn.Module] | None = None) -> nn.Module:
+    """The same network as a ``torch.fx.GraphModule`` in which hooks see everything.
+
+    Functions (``F.relu``, ``torch.flatten``, ``x.mean([2, 3])``, ``x.view(...)``, ...) become
+    modules named after the block they stand in; a module without weights that is called at
+    several places is copied, so that each call site has its own instance; ``a += b`` becomes
+    ``a + b``, which leaves the tensor a hook has seen alone. Names of modules and weights stay.
+    Modules that are never called (the linear layers inside Swin attention are used as weights of
+    a function) leave the module tree, so no fault can be planned where none would ever fire.
+    The weights are shared with ``network``, outputs are equal bit for bit.
+
+    Args:
+        network: in evaluation mode, which is traced; without control flow that depends on values.
+        first: modules, by name, that the input passes through before the network.
+
+    Raises:
+        torch.fx.proxy.TraceError: where the control flow depends on values.
+    """
+    tracer = fx.Tracer()
+    graph = tracer.trace(network)
+    result = fx.GraphModule(network, graph)
+    calls: Counter[str] = Counter()
+    for node in list(graph.nodes):
+        if node.op == "call_module":
+            calls[node.target] += 1
+            module = result.get_submodule(node.target)
+            if calls[node.target] > 1 and not module.state_dict():
+                node.target = _add(result, node.target, copy.deepcopy(module))
+        elif node.op in ("call_function", "call_method"):
+            if node.target in _IN_PLACE:
+                node.target = _IN_PLACE[node.target]
+            _replace(result, graph, node)
+    _prepend(result, graph, first or {})
+    graph.eliminate_dead_code()
+    graph.lint()
+    result.recompile()
+    return result.train(network.training)
+
+
+def _replace(result: fx.GraphModule, graph: fx.Graph, node: fx.Node) -> None:
+    """Put a module in the place of a function node, where there is one for it."""
+    if node.op == "call_method" and node.target in ("view", "reshape"):
+        module: nn.Module = Reshape()
+        arguments = node.args
+    elif node.target in _MODULES and isinstance(node.args[0], fx.Node):
+        module = _MODULES[node.target](*node.args[1:], **node.kwargs)
+        arguments = node.args[:1]
+    else:
+        return
+    scope = [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
+    function = node.target if isinstance(node.target, str) else node.target.__name__
+    name = _add(result, ".".join([*scope[-1:], function]), module)
+    with graph.inserting_before(node):
+        node.replace_all_uses_with(graph.call_module(name, arguments))
+    graph.erase_node(node)
+
+
+def _add(result: fx.GraphModule, wanted: str, module: nn.Module) -> str:
+    """Add the module under the first free of wanted, wanted_1, wanted_2, ...; return that name."""
+    parent, _, leaf = wanted.rpartition(".")
+    taken = set(dir(result.get_submodule(parent)) if _exists(result, parent) else ())
+    number, free = 0, leaf
+    while free in taken:
+        number += 1
+        free = f"{leaf}_{number}"
+    name = f"{parent}.{free}" if parent else free
+    result.add_submodule(name, module)
+    return name
+
+
+def _exists(result: fx.GraphModule, name: str) -> bool:
+    try:
+        result.get_submodule(name)
+    except AttributeError:
+        return False
+    return True
+
+
+def _prepend(result: fx.GraphModule, graph: fx.Graph, first: dict[str, nn.Module]) -> None:
+    """Send the input of the graph through these modules, in their order."""
+    source = next(node for node in graph.nodes if node.op == "placeholder")
+    users, after = list(source.users), source
+    for name, module in first.items():
+        result.add_submodule(name, module)
+        with graph.inserting_after(after):
+            after = graph.call_module(name, (after,))
+    for user in users:
+        user.replace_input_with(source, after)

@@ -1,0 +1,151 @@
+"""Fetches weight files and reads the state dict out of them."""
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+from urllib.request import url2pathname
+
+import pooch
+import safetensors
+import torch
+from safetensors.torch import load_file
+from tqdm import tqdm
+
+from progip.cache import cache_root
+from progip.errors import ProgipError
+from progip.models.base import Model
+
+PACKAGE_PREFIX = "package:"
+#: what training scripts call the state dict inside the dictionary they save
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
+#: what nn.DataParallel and torch.compile put before every name
+PREFIXES = ("module.", "_orig_mod.")
+
+
+def locate(spec: Model) -> Path:
+    """The local file of a model's weights, downloaded and checked where that is needed.
+
+    Raises:
+        ProgipError: where no weights are given, the file is missing or cannot be downloaded, or
+            its sha256 is another.
+    """
+    source = spec.weights
+    if not source:
+        raise ProgipError(
+            f"model '{spec.name}' has no weights: give model.weights=PATH (or a URL with "
+            f"model.sha256), or train it: python -m progip train model={spec.name}"
+        )
+    scheme = urlparse(source).scheme
+    if scheme in ("http", "https"):
+        return _download(spec, source)
+    if source.startswith(PACKAGE_PREFIX):
+        path = Path(str(resources.files("progip.models") / "weights"))
+        path /= source.removeprefix(PACKAGE_PREFIX)
+    elif scheme == "file":
+        path = Path(url2pathname(unquote(urlparse(source).path)))
+    else:
+        path = Path(source).expanduser()
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ProgipError(
+            f"the weight file of model '{spec.name}' {what}: {path.absolute()}; "
+            "correct model.weights"
+        )
+    if spec.sha256 is not None:
+        with path.open("rb") as stream:
+            actual = hashlib.file_digest(stream, "sha256").hexdigest()
+        if actual != spec.sha256.lower():
+            raise ProgipError(
+                f"{path} is not the weight file that was asked for: its sha256 is {actual}, "
+                f"model.sha256 says {spec.sha256}; get the file again or correct model.sha256"
+            )
+    return path
+
+
+def _download(spec: Model, url: str) -> Path:
+    if spec.sha256 is None:
+        raise ProgipError(
+            f"weights from a URL need their checksum: give model.sha256 (of {url}); "
+            "sha256sum prints it for a file you trust"
+        )
+    folder, name = cache_root() / "weights", Path(urlparse(url).path).name or "weights"
+    pooch.get_logger().setLevel(logging.WARNING)
+    with tqdm(unit="B", unit_scale=True, desc=name, disable=None, leave=False) as bar:
+        try:
+            fetched = pooch.retrieve(
+                url,
+                known_hash=f"sha256:{spec.sha256.lower()}",
+                fname=f"{spec.sha256[:16].lower()}-{name}",
+                path=folder,
+                downloader=pooch.HTTPDownloader(progressbar=bar, timeout=60),
+            )
+        except (ValueError, OSError) as problem:  # a wrong checksum; the net or the disk
+            raise ProgipError(
+                f"cannot fetch the weights of model '{spec.name}' from {url} into {folder}: "
+                f"{problem}. Check model.weights and model.sha256, or download the file elsewhere "
+                "and give its path"
+            ) from problem
+    return Path(fetched)
+
+
+def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a ``.safetensors`` file or in what ``torch.save`` wrote, on the CPU.
+
+    Wrappers (``{"state_dict": ...}``, ``{"net": ...}``) are opened, and the prefix that
+    ``nn.DataParallel`` leaves (``module.``) is taken off. Nothing in the file is ever executed.
+
+    Raises:
+        ProgipError: where the file is damaged, holds more than tensors, or holds no state dict.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            state: Any = load_file(path)
+        except (safetensors.SafetensorError, OSError) as problem:
+            raise ProgipError(f"{path} is damaged or no safetensors file: {problem}") from problem
+    else:
+        state = _opened(_unpickled(path), path)
+    for prefix in PREFIXES:
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():  # about pickle protocols; what matters follows as an error
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as problem:  # damaged files raise anything: EOFError, RuntimeError, KeyError
+        if "Unsupported global" in str(problem) or "Unsupported class" in str(problem):
+            raise ProgipError(
+                f"{path} holds Python objects besides tensors, which could run code, and is "
+                "refused: where you trust it, load it yourself and save model.state_dict()"
+            ) from problem
+        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+        raise ProgipError(
+            f"{path} is damaged or no file of torch.save ({reason[:200]}); get it again"
+        ) from problem
+
+
+def _opened(content: Any, path: Path) -> dict[str, torch.Tensor]:
+    """The dictionary of tensors in it, through any wrappers."""
+    found = content
+    while isinstance(found, Mapping):
+        if found and all(isinstance(value, torch.Tensor) for value in found.values()):
+            return {str(key): value for key, value in found.items()}
+        inner = next((key for key in WRAPPERS if isinstance(found.get(key), Mapping)), None)
+        if inner is None:
+            break
+        found = found[inner]
+    kind = type(content).__name__
+    if isinstance(content, Mapping):
+        kind = f"a dictionary with {', '.join(map(str, list(content)[:5])) or 'nothing'}"
+    raise ProgipError(
+        f"{path} holds no state dict but {kind}; save model.state_dict() or a dictionary with it "
+        f"under one of {', '.join(WRAPPERS)}"
+    )

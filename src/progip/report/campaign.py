@@ -1,0 +1,138 @@
+"""A campaign as the report sees it: one row a cell."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from progip.report.counting import count_cell
+from progip.report.manifests import IDENTITY, CellFolder, check_agreement, find_cells
+
+#: what a table may pool over only within, never across
+SETTING = ("dataset", "ood_dataset", "fault_model")
+#: what the clean evaluation of a detector depends on
+DETECTOR = ("model", "dataset", "ood_dataset", "ood_method")
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """Counts of a campaign, small whatever its size.
+
+    cells: one row a cell: IDENTITY, folder, seed, planned, the counts of `counting.COUNTS`,
+    nonfinite_failures, clean_images and clean_alarms (NaN where not recorded).
+    failures: one row a failing run: cell (row of `cells`), run_id, classification, alarm.
+    base: one row a detector (DETECTOR) with the base metrics of its manifests.
+    warnings: what was left out or is odd, in plain sentences that name it.
+    """
+
+    cells: pd.DataFrame
+    failures: pd.DataFrame
+    base: pd.DataFrame
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        allow_mixed: bool = False,
+    ) -> "Campaign":
+        """Read every cell under a folder, finished or not.
+
+        Rows are streamed; ten million take seconds.
+
+        Raises ProgipError when there is no campaign, a manifest is broken, or cells of one (model,
+        dataset, ood_method) differ in seed, weights, data or configuration and allow_mixed is
+        False.
+        """
+        found = find_cells(Path(folder))
+        check_agreement(found, allow_mixed)
+        warnings = _commits(found)
+        rows, failures = [], []
+        for number, cell in enumerate(found):
+            counted = count_cell(cell)
+            rows.append({**_describe(cell), **counted.counts})
+            failures.append(counted.failures.assign(cell=number))
+            warnings += counted.warnings
+        base, odd = _base(found)
+        return cls(
+            pd.DataFrame(rows),
+            pd.concat(failures, ignore_index=True),
+            base,
+            tuple(warnings + odd),
+        )
+
+
+def by_group(
+    frame: pd.DataFrame, names: Sequence[str]
+) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    """The parts of a frame with equal values in the named columns, in order of appearance."""
+    for key, part in frame.groupby(list(names), sort=False):
+        yield tuple(str(name) for name in (key if isinstance(key, tuple) else (key,))), part
+
+
+def _describe(cell: CellFolder) -> dict[str, Any]:
+    manifest = cell.manifest
+    clean = manifest.get("clean") or {}
+    return {
+        **{name: str(manifest["cell"][name]) for name in IDENTITY},
+        "folder": cell.name,
+        "seed": manifest["seed"],
+        "planned": int(manifest["runs"]),
+        "clean_images": _number(clean.get("images")),
+        "clean_alarms": _number(clean.get("alarms")),
+    }
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _base(cells: list[CellFolder]) -> tuple[pd.DataFrame, list[str]]:
+    """Base metrics, one row a detector, from the first manifest that has them."""
+    rows: dict[tuple[str, ...], tuple[CellFolder, dict[str, Any]]] = {}
+    odd = []
+    for cell in cells:
+        metrics = cell.manifest.get("base_metrics") or {}
+        key = cell.key(*DETECTOR)
+        first, known = rows.get(key, (cell, {}))
+        if metrics and known and metrics != known:
+            odd.append(
+                f"base metrics of {cell.name} differ from those of {first.name}, which are shown"
+            )
+        rows[key] = (first, known) if known else (cell, metrics)
+    frame = []
+    for key, (_, metrics) in rows.items():
+        accuracy = metrics.get("id_accuracy") or {}
+        frame.append(
+            {
+                **dict(zip(DETECTOR, key, strict=True)),
+                "id_correct": _number(accuracy.get("correct")),
+                "accuracy_images": _number(accuracy.get("images")),
+                **{
+                    name: _number(metrics.get(name))
+                    for name in (
+                        "auroc",
+                        "fpr95",
+                        "id_images",
+                        "ood_images",
+                        "id_true_positives",
+                        "ood_false_positives",
+                    )
+                },
+            }
+        )
+    return pd.DataFrame(frame), odd
+
+
+def _commits(cells: list[CellFolder]) -> list[str]:
+    """A note when the cells were made by more than one state of the code."""
+    commits = sorted(
+        {str(cell.manifest["commit"]) for cell in cells if cell.manifest.get("commit")}
+    )
+    if len(commits) < 2:
+        return []
+    return [f"cells were made by {len(commits)} commits: {', '.join(c[:12] for c in commits)}"]

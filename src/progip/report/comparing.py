@@ -1,0 +1,142 @@
+"""Protections against each other, on the same faults."""
+
+import math
+from itertools import combinations
+
+import pandas as pd
+from statsmodels.stats.multitest import multipletests
+
+from progip.report import formats
+from progip.report.campaign import SETTING, Campaign, by_group
+from progip.report.estimates import UNPROTECTED
+from progip.report.manifests import IDENTITY
+from progip.statistics import compare_paired
+
+LEVEL = 0.05
+COLUMNS = [
+    *SETTING,
+    "protection_a",
+    "protection_b",
+    "cells",
+    "failures",
+    "unmatched",
+    "left_a",
+    "left_b",
+    "only_a_left",
+    "only_b_left",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "p_value",
+    "p_holm",
+    "significant",
+]
+_PAIR = [name for name in (*IDENTITY, "seed") if name != "protection"]
+
+
+def compare_protections(campaign: Campaign) -> tuple[pd.DataFrame, list[str]]:
+    """Every pair of protections of a setting over the failures both have seen.
+
+    Runs are matched by cell (without the protection) and run_id. Returns one row a pair (COLUMNS;
+    `difference` is the share of failures detected by A less that by B, with Newcombe's paired 95 %
+    interval; `p_value` exact McNemar; `p_holm` adjusted for the pairs of the setting by Holm's
+    method; `significant` compares p_holm with .05), and warnings about cells that were passed over
+    because their faults are not the same. Counts are of rows, whatever their weights.
+    """
+    rows: list[dict] = []
+    warnings: list[str] = []
+    cells = campaign.cells
+    for setting, group in by_group(cells[cells["protection"] != UNPROTECTED], SETTING):
+        pairs = []
+        for a, b in combinations(sorted(group["protection"].unique()), 2):
+            counts = _count_pairs(campaign, group, a, b, warnings)
+            if counts is not None:
+                head = {**dict(zip(SETTING, setting, strict=True)), "protection_a": a}
+                pairs.append({**head, "protection_b": b, **counts})
+        tested = [pair for pair in pairs if not math.isnan(pair["p_value"])]
+        if tested:
+            adjusted = multipletests([pair["p_value"] for pair in tested], method="holm")[1]
+            for pair, p in zip(tested, adjusted, strict=True):
+                pair.update(p_holm=float(p), significant=bool(p < LEVEL))
+        rows += pairs
+    return pd.DataFrame(rows, columns=COLUMNS), warnings
+
+
+def sentence(row: pd.Series, pairs: int) -> str:
+    """One comparison in plain words; pairs: how many the setting has."""
+    a, b = row["protection_a"], row["protection_b"]
+    if not row["failures"]:
+        return f"{a} and {b}: no failure that both have seen, so nothing to compare."
+    verdict = "is significant" if row["significant"] else "is not significant"
+    test = f"exact McNemar, {formats.p_value(row['p_value'])}"
+    if pairs > 1:
+        test += f", {formats.p_value(row['p_holm'])} after Holm for {pairs} comparisons"
+    interval = " to ".join(formats.points(row[f"difference_{end}"]) for end in ("low", "high"))
+    text = (
+        f"On the same {formats.count(row['failures'])} failures {a} leaves "
+        f"{formats.count(row['left_a'])} undetected and {b} {formats.count(row['left_b'])} "
+        f"({formats.count(row['only_a_left'])} are left by {a} alone, "
+        f"{formats.count(row['only_b_left'])} by {b} alone). The difference in detection accuracy, "
+        f"{formats.points(row['difference'])} points for {a} (95 % interval {interval}), {verdict} "
+        f"({test})."
+    )
+    if row["unmatched"]:
+        text += (
+            f" {formats.count(row['unmatched'])} failures that only one of the two has run yet are "
+            "left out."
+        )
+    return text
+
+
+def _count_pairs(
+    campaign: Campaign, group: pd.DataFrame, a: str, b: str, warnings: list[str]
+) -> dict | None:
+    """Pair counts of two protections over all cells both have; None when they share none."""
+    sides = [group[group["protection"] == name].reset_index(names="row") for name in (a, b)]
+    shared = sides[0].merge(sides[1], on=_PAIR, suffixes=("_a", "_b"))
+    if shared.empty:
+        return None
+    failures = campaign.failures
+    by_cell = dict(iter(failures.groupby("cell")))
+    nothing = failures.iloc[:0]
+    both = only_a = only_b = neither = unmatched = used = 0
+    for _, pair in shared.iterrows():
+        left, right = (by_cell.get(pair[f"row_{side}"], nothing) for side in "ab")
+        joined = left.merge(right, on="run_id", suffixes=("_a", "_b"))
+        alone = len(left) + len(right) - 2 * len(joined)
+        finished = all(pair[f"done_{side}"] == pair[f"planned_{side}"] for side in "ab")
+        changed = (joined["classification_a"] != joined["classification_b"]).any()
+        if changed or (alone and finished and pair["planned_a"] == pair["planned_b"]):
+            warnings.append(
+                f"{pair['folder_a']} and {pair['folder_b']} disagree on which runs failed, so "
+                "their faults are not the same; they are left out of the comparison"
+            )
+            continue
+        seen_a, seen_b = joined["alarm_a"].to_numpy(bool), joined["alarm_b"].to_numpy(bool)
+        both += int((seen_a & seen_b).sum())
+        only_a += int((seen_a & ~seen_b).sum())
+        only_b += int((~seen_a & seen_b).sum())
+        neither += int((~seen_a & ~seen_b).sum())
+        unmatched += alone
+        used += 1
+    n = both + only_a + only_b + neither
+    counts = {
+        "cells": used,
+        "failures": n,
+        "unmatched": unmatched,
+        "left_a": only_b + neither,
+        "left_b": only_a + neither,
+        "only_a_left": only_b,
+        "only_b_left": only_a,
+    }
+    if not n:
+        names = ("difference", "difference_low", "difference_high", "p_value", "p_holm")
+        return {**counts, **dict.fromkeys(names, math.nan), "significant": False}
+    gap = compare_paired(both, only_a, only_b, neither)
+    return {
+        **counts,
+        "difference": gap.estimate,
+        "difference_low": gap.low,
+        "difference_high": gap.high,
+        "p_value": gap.p_value,
+    }

@@ -1,0 +1,77 @@
+"""Figures of the publication, beside which measured ones are shown.
+
+Joshi, So, Park, Ko, Jung, Ko, Hwang, Lee, Shrivastava, "ProGIP: Protecting Gradient-based Input
+Perturbation Approaches for Out-of-distribution Detection From Soft Errors" (defence slides, tables
+"Base Accuracy Overview: Key Metrics" and "Overall Results"; ACM TECS 2025, doi 10.1145/3761796).
+The publication gives no intervals: those shown beside its figures are computed from its counts.
+"""
+
+import math
+from typing import NamedTuple
+
+import pandas as pd
+
+from progip.report.counting import KINDS
+
+CITATION = (
+    "Joshi et al., ProGIP, tables 'Key Metrics' and 'Overall Results' (ACM TECS 2025, "
+    "doi 10.1145/3761796)"
+)
+SETUP = "DenseNet-BC and ResNet-34, CIFAR-10 / ImageNet-resize"
+LABEL = f"published ({SETUP})"
+
+RUNS = 2_400_000
+ORIGINALLY_CORRECT = 2_004_945
+#: protection: (classification failures, ID/OOD detection failures) left undetected
+FAILURES_LEFT = {"none": (4138, 5989), "progip": (17, 111), "ranger": (12, 133)}
+
+
+class BaseMetrics(NamedTuple):
+    """Fractions of 1."""
+
+    id_accuracy: float
+    auroc: float
+    fpr95: float
+
+
+#: (network, OOD method) on CIFAR-10 against ImageNet-resize
+BASE_METRICS = {
+    ("densenet_bc", "odin"): BaseMetrics(0.9519, 0.9840, 0.080),
+    ("densenet_bc", "mahalanobis"): BaseMetrics(0.9519, 0.9640, 0.150),
+    ("resnet34", "odin"): BaseMetrics(0.9461, 0.9030, 0.392),
+    ("resnet34", "mahalanobis"): BaseMetrics(0.9461, 0.9300, 0.352),
+}
+
+
+def base_metrics(model: str, dataset: str, ood_method: str) -> BaseMetrics | None:
+    """The published figures of a network and method on CIFAR-10; None where there are none.
+
+    The names are those of the config groups: any `densenet_bc...` counts as DenseNet-BC.
+    """
+    name = model.lower().replace("-", "_")
+    if name.startswith("densenet_bc"):
+        name = "densenet_bc"
+    if dataset.lower() != "cifar10":
+        return None
+    return BASE_METRICS.get((name.replace("resnet_34", "resnet34"), ood_method.lower()))
+
+
+def overall_counts() -> pd.DataFrame:
+    """The published overall table as counts, one row a protection, as `Campaign.cells` has them.
+
+    What the publication leaves out (alarms on harmless faults and on clean inputs) is NaN.
+    """
+    c_all, d_all = FAILURES_LEFT["none"]
+    rows = []
+    for protection, (c_left, d_left) in FAILURES_LEFT.items():
+        known = {
+            "done": RUNS,
+            "originally_correct": ORIGINALLY_CORRECT,
+            "classification_failures": c_all,
+            "detection_failures": d_all,
+            "classification_left": c_left,
+            "detection_left": d_left,
+        }
+        counts = {f"{k}{end}": known.get(k, math.nan) for k in KINDS for end in ("", "_w", "_w2")}
+        rows.append({"protection": protection, "planned": RUNS, **counts})
+    return pd.DataFrame(rows)

@@ -1,0 +1,162 @@
+"""Rates with their intervals, from plain counts and from weighted rows.
+
+Rates are fractions of 1, never per cent. Rows are taken as independent draws; runs that share an
+image are nearly so, and a cluster bootstrap by image is the remedy where they are not.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from statsmodels.stats.proportion import proportion_confint
+
+from progip.errors import ProgipError
+
+#: our name of an interval -> the name statsmodels has for it
+METHODS = {"wilson": "wilson", "clopper_pearson": "beta"}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """An estimated rate with everything that must be said beside it.
+
+    `events` and `n` are counts of rows; `estimate`, `low`, `high` are fractions (NaN, 0 and 1 when
+    n is 0: nothing is known). `effective_n` is the size of the unweighted sample with the same
+    variance; it equals n when all weights are equal.
+    """
+
+    events: int
+    n: int
+    estimate: float
+    low: float
+    high: float
+    effective_n: float
+
+
+def check_confidence(confidence: float) -> float:
+    """The confidence as a float; ProgipError unless it lies strictly between 0 and 1."""
+    if not 0 < confidence < 1:
+        raise ProgipError(f"confidence is {confidence}; give a number between 0 and 1, such as .95")
+    return float(confidence)
+
+
+def proportion_interval(
+    k: ArrayLike, n: ArrayLike, confidence: float = 0.95, method: str = "wilson"
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two-sided interval of a proportion, for k events in n trials.
+
+    k, n: whole numbers or arrays that broadcast to one shape. Returns (low, high) of that shape, as
+    fractions of 1; n = 0 gives (0, 1). `wilson` is the score interval (Wilson, JASA 1927, eq. for
+    p; the default), `clopper_pearson` the exact, conservative one (Biometrika 1934).
+
+    Raises ProgipError for counts that are negative, not whole or above n, for a confidence outside
+    (0, 1), and for an unknown method.
+    """
+    check_confidence(confidence)
+    _check_method(method)
+    count, trials = np.broadcast_arrays(_whole(k, "k"), _whole(n, "n"))
+    if (count > trials).any():
+        i = np.flatnonzero(count > trials)[0]
+        raise ProgipError(
+            f"{count.flat[i]} events in {trials.flat[i]} trials: k may not exceed n; check which "
+            "count is which"
+        )
+    return _interval(count.astype(float), trials.astype(float), confidence, method)
+
+
+def rate(k: int, n: int, confidence: float = 0.95, method: str = "wilson") -> Rate:
+    """`proportion_interval` of one pair of counts, as a Rate. Raises as that does."""
+    low, high = proportion_interval(k, n, confidence, method)
+    estimate = int(k) / int(n) if n else np.nan
+    return Rate(int(k), int(n), estimate, float(low), float(high), float(n))
+
+
+def weighted_rate(events: ArrayLike, weights: ArrayLike, confidence: float = 0.95) -> Rate:
+    """Rate of an event among rows that carry weights; see `rate_from_sums`.
+
+    events: booleans [rows]; weights: target over sampling probability [rows], finite and positive.
+    Raises ProgipError for other weights or lengths that differ.
+    """
+    happened = np.asarray(events, dtype=bool)
+    weight = np.asarray(weights, dtype=np.float64)
+    if happened.shape != weight.shape or happened.ndim != 1:
+        raise ProgipError(
+            f"{happened.shape} events and {weight.shape} weights; give one weight a row"
+        )
+    if not (np.isfinite(weight).all() and (weight > 0).all()):
+        raise ProgipError("a weight is not a positive finite number; weights must be above 0")
+    hit = weight[happened]
+    return rate_from_sums(
+        n=len(weight),
+        events=len(hit),
+        weight=float(weight.sum()),
+        weight_squared=float(np.square(weight).sum()),
+        event_weight=float(hit.sum()),
+        event_weight_squared=float(np.square(hit).sum()),
+        confidence=confidence,
+    )
+
+
+def rate_from_sums(
+    *,
+    n: int,
+    events: int,
+    weight: float,
+    weight_squared: float,
+    event_weight: float,
+    event_weight_squared: float,
+    confidence: float = 0.95,
+) -> Rate:
+    """Weighted rate from the sums over rows that a stream can keep: w, w^2, and both over events.
+
+    The estimate is self-normalised, p = sum(w I) / sum(w), with the linearised variance
+    sum(w^2 (I - p)^2) / sum(w)^2 (sheet 12, importance sampling; Cochran, Sampling Techniques,
+    eq. 6.13). The interval is Wilson's at the effective size p (1 - p) / variance; without an
+    event, or with nothing else, the variance says nothing and Kish's sum(w)^2 / sum(w^2) takes its
+    place. Equal weights give the plain Wilson interval exactly.
+
+    With a handful of events of very unequal weights no interval of this kind is safe: look at
+    `events` too. Raises ProgipError for counts or a confidence that `rate` refuses.
+    """
+    check_confidence(confidence)
+    if n == 0 or weight * weight == n * weight_squared:
+        return rate(events, n, confidence)
+    p = event_weight / weight
+    if events in (0, n):
+        p = float(events == n)
+        effective = weight * weight / weight_squared
+    else:
+        spread = event_weight_squared * (1 - 2 * p) + p * p * weight_squared
+        effective = p * (1 - p) * weight * weight / spread
+    low, high = _interval(np.array(p * effective), np.array(effective), confidence, "wilson")
+    return Rate(int(events), int(n), p, float(low), float(high), effective)
+
+
+def _interval(
+    k: NDArray[np.float64], n: NDArray[np.float64], confidence: float, method: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The interval without checks; (0, 1) where n is 0; always holding k / n."""
+    some = n > 0
+    trials = np.where(some, n, 1.0)
+    low, high = proportion_confint(
+        np.where(some, k, 0.0), trials, alpha=1 - confidence, method=METHODS[method]
+    )
+    share = k / trials
+    # rounding may put a limit an ulp on the wrong side of k / n, or of 0 and 1
+    low = np.where(k == 0, 0.0, np.clip(np.minimum(low, share), 0, 1))
+    high = np.where(k == n, 1.0, np.clip(np.maximum(high, share), 0, 1))
+    return np.where(some, low, 0.0), np.where(some, high, 1.0)
+
+
+def _whole(value: ArrayLike, name: str) -> NDArray[np.int64]:
+    array = np.asarray(value)
+    if array.dtype.kind not in "iuf" or not np.isfinite(array).all() or (array % 1 != 0).any():
+        raise ProgipError(f"{name} = {value!r} is not a whole number; give counts")
+    if (array < 0).any():
+        raise ProgipError(f"{name} = {value!r} is negative; give counts of 0 or more")
+    return array.astype(np.int64)
+
+
+def _check_method(method: str) -> None:
+    if method not in METHODS:
+        raise ProgipError(f"unknown interval method {method!r}; there are {', '.join(METHODS)}")

@@ -1,0 +1,93 @@
+"""Shards: whole or absent, never lost, never twice."""
+
+import logging
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from progip.campaign import store
+from progip.errors import ProgipError
+
+SCHEMA = pa.schema([("run_id", pa.int64()), ("x", pa.float32())])
+
+
+def rows(start: int, stop: int) -> pa.Table:
+    ids = range(start, stop)
+    return pa.table({"run_id": list(ids), "x": [float(i) for i in ids]}, schema=SCHEMA)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), max_size=5),
+    st.integers(1, 100),
+    st.integers(1, 30),
+)
+def test_gaps_and_shards_cover_every_run_once(
+    wanted: list[tuple[int, int]], runs: int, size: int
+) -> None:
+    done, end = [], 0
+    for start, length in sorted(wanted):
+        if start >= end:
+            done.append(store.Shard(start, start + length, Path()))
+            end = start + length
+    missing = list(store.gaps(done, runs, size))
+    covered = sorted([i for s in done for i in range(s.start, s.stop)])
+    added = [i for start, stop in missing for i in range(start, stop)]
+    assert sorted(set(covered) | set(added))[:runs] == list(range(runs))
+    assert not set(covered) & set(added)
+    assert len(added) == len(set(added))
+    assert all(0 < stop - start <= size and stop <= runs for start, stop in missing)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -5])
+def test_a_truncated_shard_is_set_aside_and_its_runs_are_missing(
+    tmp_path: Path, keep: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    for start in (0, 10, 20):
+        store.write_shard(tmp_path, start, start + 10, rows(start, start + 10))
+    damaged = store.shard_path(tmp_path, 10, 20)
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:keep])
+    with caplog.at_level(logging.WARNING):
+        found = store.shards(tmp_path, SCHEMA)
+    assert [(s.start, s.stop) for s in found] == [(0, 10), (20, 30)]
+    assert list(store.gaps(found, 30, 10)) == [(10, 20)]
+    assert damaged.name in caplog.text
+    assert (tmp_path / f"_aside-{damaged.name}").read_bytes() == content[:keep]
+    assert pq.ParquetDataset(tmp_path).read().num_rows == 20
+
+
+def test_foreign_files_are_set_aside(tmp_path: Path) -> None:
+    pq.write_table(rows(0, 5), tmp_path / "part-other.parquet")
+    pq.write_table(rows(0, 5), store.shard_path(tmp_path, 0, 10))  # fewer rows than its name says
+    pq.write_table(rows(10, 20).drop(["x"]), store.shard_path(tmp_path, 10, 20))
+    store.write_shard(tmp_path, 20, 30, rows(20, 30))
+    store.write_shard(tmp_path, 25, 35, rows(25, 35))  # overlaps
+    assert [(s.start, s.stop) for s in store.shards(tmp_path, SCHEMA)] == [(20, 30)]
+    assert len(list(tmp_path.glob("_aside-*"))) == 4
+
+
+def test_no_partial_file_has_a_shards_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.write_shard(tmp_path, 0, 10, rows(0, 10))
+    assert list(tmp_path.glob("part-*")) == []
+
+
+def test_another_identity_is_refused_with_the_difference(tmp_path: Path) -> None:
+    store.write_json(tmp_path / store.MANIFEST, {"identity": {"a": {"b": 1, "c": 2}, "seed": 0}})
+    store.check_same_identity(tmp_path, {"a": {"b": 1, "c": 2}, "seed": 0})
+    with pytest.raises(ProgipError, match=r"a\.b was 1, is now 5; seed was 0, is now 3"):
+        store.check_same_identity(tmp_path, {"a": {"b": 5, "c": 2}, "seed": 3})
+
+
+def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
+    (tmp_path / store.MANIFEST).write_text('{"identity": ')
+    with pytest.raises(ProgipError, match=r"manifest\.json is damaged"):
+        store.check_same_identity(tmp_path, {})

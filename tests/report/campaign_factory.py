@@ -1,0 +1,67 @@
+"""A small factory of campaigns on disk whose tables are known by arithmetic."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from progip import records
+
+Row = dict[str, Any]
+FLAGS = [f.name for f in records.RESULT if f.type == pa.bool_()]
+DEFAULTS = {"weight": 1.0, "layer": "conv1", "alarm_stage": ""}
+
+
+def names_of(**changes: str) -> dict[str, str]:
+    """The identity of a cell, with a slug made of it."""
+    names = {
+        "model": "digits_resnet",
+        "dataset": "digits",
+        "ood_dataset": "digits_unseen",
+        "population": "id",
+        "ood_method": "odin",
+        "fault_model": "single_bit_flip",
+        "fault_pass": "first_forward",
+        "protection": "none",
+        **changes,
+    }
+    return {"cell": "/".join(names.values()), **names}
+
+
+def runs(
+    classification: str = "",
+    detection: str = "",
+    harmless: str = "",
+    wrong: str = "",
+    **flags: bool,
+) -> list[Row]:
+    """Rows of one cell in order: one letter a run, `x` with an alarm and `.` without.
+
+    classification and detection failures, harmless runs that were correct, runs that were not.
+    flags: more columns, for the failures only.
+    """
+    rows: list[Row] = []
+    for kind, letters in (
+        ("classification_failure", classification),
+        ("detection_failure", detection),
+        ("harmless", harmless),
+        ("wrong", wrong),
+    ):
+        for letter in letters:
+            row: Row = {"run_id": len(rows), "alarm": letter == "x"}
+            row["originally_correct"] = kind != "wrong"
+            if kind.endswith("failure"):
+                row |= {kind: True, **flags}
+            rows.append(row)
+    return rows
+
+
+def table_of(rows: Iterable[Row], names: dict[str, str]) -> pa.Table:
+    """Result rows with every column; flags default to False."""
+    full = [{**DEFAULTS, **dict.fromkeys(FLAGS, False), **names, **row} for row in rows]
+    return pa.Table.from_pylist(full, schema=records.RESULT)
+
+
+#: write_cell(rows, shards=1, planned=None, manifest={}, folder=None, **identity) -> folder
+Write = Callable[..., Path]
