@@ -60,6 +60,7 @@ class CellSettings:
         seed: of the plan; run i's fault depends on (seed, cell, i) alone.
         folder: of the cell's rows; the executed runs that protections share lie beside it.
         shard_size: runs in one Parquet file.
+        part: which of several processes on this cell this one is, for log lines.
     """
 
     subject: SubjectSettings
@@ -72,6 +73,7 @@ class CellSettings:
     folder: Path
     shard_size: int = 5000
     threads: int = 0
+    part: int = 0
 
     def __post_init__(self) -> None:
         for key, value, choices in (
@@ -102,6 +104,11 @@ class CellSettings:
                 self.fault_pass,
             ]
         )
+
+    @property
+    def label(self) -> str:
+        """Names the cell, and the process where it is one of several, in log lines and bars."""
+        return f"{self.fault_key} (part {self.part})" if self.part else self.fault_key
 
     @property
     def names(self) -> dict[str, str]:
