@@ -7,7 +7,7 @@ RUN := $(BIN)/python run.py --config-dir campaigns --config-name
 REPORT := $(BIN)/python -m progip report
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check smoke table-base table-overall table-passes clean
+.PHONY: help demo test test-all check smoke table-base table-overall table-passes table-sample clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,11 @@ table-overall: $(VENV)/.base  ## published table: overall results; RUNS= a cell,
 	$(REPORT) outputs/overall
 
 table-passes: table-overall  ## published table: results per pass; a section of the same report
+
+table-sample: $(VENV)/.base  ## CIFAR-10 networks on a sample of images: PROGIP_DATA=FOLDER
+	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sample_resnet20
+	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sample_densenet
+	$(REPORT) outputs/sample
 
 clean:  ## remove the environment and tool caches; results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -180,7 +180,7 @@ def entry(main: Callable[[], Any]) -> None:
         print("interrupted; the same command goes on from the last whole shard", file=sys.stderr)
         sys.exit(128 + int(number))
     except (ProgipError, HydraException, OmegaConfBaseException, OSError) as error:
-        if debug or (isinstance(error, OSError) and error.errno not in _USERS_OS_ERRORS):
+        if debug or not _is_users(error):
             raise
         print(f"error: {explain(error)}", file=sys.stderr)
         sys.exit(1)
@@ -197,11 +197,17 @@ _USERS_OS_ERRORS = {
 }  # fmt: skip
 
 
+def _is_users(error: Exception) -> bool:
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return error.errno in _USERS_OS_ERRORS
+    return True
+
+
 def explain(error: BaseException) -> str:
     """One message that names the culprit and what exists instead."""
     if isinstance(error, ProgipError):
         return str(error)
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; results go below outputs=FOLDER"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

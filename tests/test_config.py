@@ -1,0 +1,95 @@
+"""Every option of every config group composes, and builds or runs one tiny cell."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from progip.campaign.runner import run_cell
+from progip.config import GROUPS, build, cell_settings, composed, resolved
+
+ROOT = Path(__file__).resolve().parent.parent
+CONF = ROOT / "conf"
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that replace both data sets by a few random 32x32 colour images of 10 classes."""
+    folder = tmp_path_factory.mktemp("photographs")
+    random = np.random.default_rng(0)
+    for name, count in (("train", 20), ("test", 12), ("ood", 12)):
+        np.savez(
+            folder / f"{name}.npz",
+            data=random.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8),
+            labels=np.arange(count) % 10,
+        )
+    return [
+        "dataset=npz", "ood_dataset=npz", "dataset.classes=10", "dataset.name=photos",
+        f"dataset.train={folder}/train.npz", f"dataset.test={folder}/test.npz",
+        f"ood_dataset.test={folder}/ood.npz", "dataset.calibration=6", "ood_dataset.calibration=6",
+    ]  # fmt: skip
+
+
+def run_one(tmp_path: Path, *overrides: str) -> int:
+    cfg = composed([f"outputs={tmp_path}", "runs=4", "batch_size=4", *overrides], CONF)
+    folder = run_cell(cell_settings(cfg), resolved(cfg))
+    return sum(pq.read_metadata(path).num_rows for path in folder.glob("part-*"))
+
+
+def test_groups_have_the_folders_that_are_documented() -> None:
+    folders = {path.name for path in CONF.iterdir() if path.is_dir()}
+    assert folders == {*GROUPS, "pass"}
+
+
+@pytest.mark.parametrize(
+    ("group", "option"),
+    [(group, option) for group in GROUPS for option in options(group)],
+)
+def test_every_option_builds_and_is_called_by_its_file_name(group: str, option: str) -> None:
+    cfg = composed([f"{group}={option}"], CONF)
+    component = build(cfg[group], GROUPS[group], group)
+    assert component.name == option
+
+
+@pytest.mark.parametrize("model", options("model"))
+def test_every_model_runs_one_tiny_cell(tmp_path: Path, model: str, photographs: list[str]) -> None:
+    if model == "digits_resnet":
+        assert run_one(tmp_path, f"model={model}") == 4
+        return
+    extra = ["model.arch=squeezenet1_1"] if model == "torchvision" else []
+    assert run_one(tmp_path, f"model={model}", "model.weights=random", *extra, *photographs) == 4
+
+
+@pytest.mark.parametrize(
+    ("group", "option"),
+    [
+        (group, option)
+        for group in ("ood_method", "protection", "fault_model", "pass")
+        for option in options(group)
+    ],
+)
+def test_every_other_option_runs_one_tiny_cell(tmp_path: Path, group: str, option: str) -> None:
+    assert run_one(tmp_path, f"{group}={option}") == 4
+
+
+@pytest.mark.parametrize("campaign", sorted(p.stem for p in (ROOT / "campaigns").glob("*.yaml")))
+def test_every_campaign_file_composes_and_says_its_command_and_cost(campaign: str) -> None:
+    from hydra import compose, initialize_config_dir
+
+    from progip.config import register
+
+    register()
+    with initialize_config_dir(f"{ROOT}/campaigns", version_base="1.3"):
+        cfg = compose(
+            campaign, overrides=[f"hydra.searchpath=[file://{CONF}]"], return_hydra_config=True
+        )
+    assert cfg.hydra.mode.name == "MULTIRUN"
+    assert campaign.startswith(cfg.name)
+    head = (ROOT / "campaigns" / f"{campaign}.yaml").read_text().splitlines()[:6]
+    assert any("make " in line for line in head)
+    assert any("runs" in line for line in head)

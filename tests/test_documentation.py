@@ -1,0 +1,75 @@
+"""What the documents show works as it stands there."""
+
+import re
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import nn
+
+from progip.campaign.runner import run_cell
+from progip.config import cell_settings, composed, resolved
+from progip.protections import base
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def blocks(document: str, language: str) -> list[str]:
+    text = (ROOT / document).read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_a_method_is_one_class_file_and_one_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source,), (yaml,) = blocks("docs/extending.md", "python"), blocks("docs/extending.md", "yaml")
+    module = tmp_path / "gradient_limit.py"
+    imports = "from dataclasses import dataclass\n"
+    imports += "from progip.protections.base import Protection, first_alarm\n"
+    module.write_text(imports + source)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "conf/protection").mkdir(parents=True)
+    target = "progip.protections.gradient_limit"
+    assert target in yaml
+    written = yaml.replace(target, "gradient_limit")
+    (tmp_path / "conf/protection/gradient_limit.yaml").write_text(written)
+    cfg = composed(
+        [
+            f"hydra.searchpath=[file://{tmp_path}/conf]", f"outputs={tmp_path}", "runs=40",
+            "protection=gradient_limit", "fault_model.bits=[30]", "batch_size=8", "pass=backward",
+        ],
+        ROOT / "conf",
+    )  # fmt: skip
+    folder = run_cell(cell_settings(cfg), resolved(cfg))
+    rows = pq.read_table(next(folder.glob("part-*"))).to_pandas()
+    assert issubclass(sys.modules["gradient_limit"].GradientLimit, base.Protection)
+    assert 0 < rows["alarm"].sum() < 40
+
+
+def test_detectors_are_plain_classes(network: nn.Module, images: torch.Tensor) -> None:
+    (source,) = [block for block in blocks("docs/data.md", "python") if "ODIN(" in block]
+    batches = [(images, torch.arange(40) % 4)]
+    names = {"network": network, "images": images, "batches": batches}
+    exec(source, names)
+    assert names["score"].shape == (40,)  # type: ignore[attr-defined]
+    assert names["found"].score.dtype == torch.float64  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("document", ["README.md", *sorted(
+    str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md")
+)])  # fmt: skip
+def test_links_lead_somewhere(document: str) -> None:
+    page = ROOT / document
+    for link in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if not link.startswith("http"):
+            assert (page.parent / link).exists(), link
+
+
+def test_every_make_target_named_in_the_documents_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "campaigns").glob("*")]
+    for page in pages:
+        for name in re.findall(r"(?:`|^|\s)make ([a-z][a-z-]+)", page.read_text()):
+            assert name in targets | {"sure", "bit-equality"}, f"{page.name}: make {name}"
