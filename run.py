@@ -15,7 +15,7 @@ from progip.campaign.failure import failures_recorded
 from progip.campaign.runner import run_cell
 from progip.config import cell_folder, cell_settings, entry, register, resolved
 from progip.errors import ProgipError
-from progip.launching import placed
+from progip.launching.placing import placed
 
 log = logging.getLogger("progip")
 register()
