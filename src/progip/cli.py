@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 from omegaconf import OmegaConf
+from tabulate import tabulate
 
 from progip.campaign import store
-from progip.campaign.replay import replay
+from progip.campaign.replay import cell_of, replay, spread
 from progip.config import build, cell_settings, composed, entry
 from progip.datasets.base import Dataset
 from progip.errors import ProgipError
@@ -31,13 +32,9 @@ def show_status(arguments: argparse.Namespace) -> None:
 
 
 def replay_run(arguments: argparse.Namespace) -> None:
-    """Re-execute one row; exit code 1 if anything differs from what is stored."""
-    folder = Path(arguments.folder)
-    manifest = store.read_json(folder / store.MANIFEST)
-    if manifest is None or manifest.get("kind") != "cell":
-        raise ProgipError(
-            f"{folder} is not the folder of a cell: it has no {store.MANIFEST} of one"
-        )
+    """Re-execute one row and show what it did; exit code 1 if it differs from what is stored."""
+    folder = cell_of(Path(arguments.folder), arguments.cell)
+    manifest = store.read_json(folder / store.MANIFEST) or {}
     settings = cell_settings(OmegaConf.create(manifest["config"]))
     settings.folder = folder
     result = replay(settings, arguments.run)
@@ -46,6 +43,16 @@ def replay_run(arguments: argparse.Namespace) -> None:
     for name, value in stored.items():
         again = f"   NOW {replayed[name]}" if name in result.differences else ""
         print(f"{name:{width}}  {value}{again}")
+    print("\nAgainst golden:")
+    print("\n".join(f"  {line}" for line in spread(result.layers)))
+    rows = [
+        [layer.fault_pass, layer.layer, f"{layer.differing:,} of {layer.elements:,}", layer.largest]
+        for layer in result.layers
+        if layer.differing
+    ]
+    if rows:
+        headers = ["pass", "layer", "values that differ", "largest difference"]
+        print("\n" + tabulate(rows, headers, floatfmt=".6g", disable_numparse=[0, 1, 2]))
     if result.differences:
         raise ProgipError(
             f"run {arguments.run} does not replay: {', '.join(result.differences)} differ; the row "
@@ -95,8 +102,11 @@ def parser() -> argparse.ArgumentParser:
     sub.set_defaults(action=show_status)
 
     sub = commands.add_parser("replay", help=replay_run.__doc__)
-    sub.add_argument("folder", help="a cell's folder, the one with manifest.json")
+    sub.add_argument("folder", help="a cell's folder, the one with manifest.json, or a campaign's")
     sub.add_argument("run", type=int, help="the run_id of the row")
+    sub.add_argument(
+        "--cell", default="", help="in a campaign: words of the cell's path, as backward-id,progip"
+    )
     sub.set_defaults(action=replay_run)
 
     sub = commands.add_parser("train", help=train.__doc__)

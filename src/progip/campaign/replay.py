@@ -1,10 +1,12 @@
 """Re-executes one stored row from its own columns, by the reference executor."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from progip import records
 from progip.campaign import store
@@ -12,16 +14,21 @@ from progip.campaign.judge import judge
 from progip.campaign.runner import observed_table
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import prepare
+from progip.engine.layer_trace import LayerDifference, trace_run
 from progip.engine.reference import ReferenceExecutor
 from progip.errors import ProgipError
 
 
 @dataclass(frozen=True)
 class Replay:
-    """A stored row and what its replay gave, both with the columns of ``records.RESULT``."""
+    """A stored row and what its replay gave, both with the columns of ``records.RESULT``.
+
+    layers: what each layer's tensor did against golden, in order of execution.
+    """
 
     stored: pa.Table
     replayed: pa.Table
+    layers: list[LayerDifference]
 
     @property
     def differences(self) -> list[str]:
@@ -31,6 +38,35 @@ class Replay:
             for name in records.RESULT.names
             if repr(self.stored[name].to_pylist()) != repr(self.replayed[name].to_pylist())
         ]
+
+
+def cell_of(folder: Path, selection: str = "") -> Path:
+    """The one cell's folder in a campaign's tree whose path below it holds every selected word.
+
+    Args:
+        folder: of a campaign or of the cell itself.
+        selection: words, separated by commas or blanks: ``odin,backward-id,progip``.
+
+    Raises:
+        ProgipError: no cell fits, or several do; they are named.
+    """
+    found = [
+        path.parent
+        for path in sorted(folder.rglob(store.MANIFEST))
+        if (store.read_json(path) or {}).get("kind") == "cell"
+    ]
+    if not found:
+        raise ProgipError(
+            f"{folder} holds no cell: there is no {store.MANIFEST} of one in or below it"
+        )
+    names = {path.relative_to(folder).as_posix(): path for path in found}
+    words = selection.replace(",", " ").split()
+    fitting = [name for name in names if set(words) <= {*name.split("/"), *re.split("[/-]", name)}]
+    if len(fitting) == 1:
+        return names[fitting[0]]
+    listed = "; ".join(fitting or names)
+    what = f"{len(fitting)} cells fit" if fitting else "no cell fits"
+    raise ProgipError(f"{folder}: {what} cell={selection!r}; choose by words of one of: {listed}")
 
 
 def stored_row(folder: Path, run_id: int) -> pa.Table:
@@ -58,6 +94,8 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
             row was made with.
     """
     stored = stored_row(settings.folder, run_id)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     subject = prepare(settings.subject)
     manifest = store.read_json(settings.folder / store.MANIFEST)
     if manifest is None:
@@ -65,9 +103,10 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
             f"{settings.folder}: there is no {store.MANIFEST}; nothing to replay from"
         )
     store.check_same_identity(settings.folder, {**manifest["identity"], **subject.identity})
+    sites = settings.fault_model.select(subject.sites[settings.fault_pass])
     executor = ReferenceExecutor(
         subject.pipeline,
-        settings.fault_model.select(subject.sites[settings.fault_pass]),
+        sites,
         settings.fault_pass,
         subject.images[settings.population],
         settings.subject.batch_size,
@@ -76,4 +115,33 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
     observed = observed_table(plan, subject.evaluation(settings.population), executor.run(plan))
     thresholds = manifest["thresholds"]
     replayed = judge(observed, settings.names, settings.protection, thresholds, thresholds["ood"])
-    return Replay(stored, replayed)
+    layers = trace_run(
+        subject.pipeline,
+        sites,
+        settings.fault_pass,
+        subject.images[settings.population],
+        settings.subject.batch_size,
+        plan,
+    )
+    return Replay(stored, replayed, layers)
+
+
+def spread(layers: list[LayerDifference]) -> list[str]:
+    """For each pass in a sentence: where the run first differs from golden, and where that ends."""
+    told = []
+    for fault_pass in records.PASSES:
+        here = [layer for layer in layers if layer.fault_pass == fault_pass]
+        apart = [i for i, layer in enumerate(here) if layer.differing]
+        if not apart:
+            masked = told and fault_pass == "second_forward" and "differs first" in told[-1]
+            reason = ": the perturbation takes the gradient's sign alone" if masked else ""
+            told.append(f"{fault_pass}: nothing differs from golden{reason}")
+            continue
+        first, last = here[apart[0]], apart[-1]
+        end = (
+            f"it reaches the {here[-1].layer}"
+            if last == len(here) - 1
+            else f"masked at {here[last + 1].layer}, nothing differs from there on"
+        )
+        told.append(f"{fault_pass}: differs first in {first.layer}; {end}")
+    return told

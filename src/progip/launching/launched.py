@@ -96,7 +96,7 @@ def _command(hydra: dict[str, Any], *, sweep: bool) -> str:
             ]
     name = hydra["job"]["config_name"]
     words += ["--config-name", name] if name != "config" else []
-    own = [word for word in hydra["overrides"]["hydra"] if word != MULTIRUN]
+    own = [word for word in hydra["overrides"]["hydra"] if not word.startswith("hydra.mode=")]
     words += ["-m"] if sweep and MULTIRUN in hydra["overrides"]["hydra"] else []
     return shlex.join([*words, *own, *hydra["overrides"]["task"]])
 
