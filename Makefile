@@ -7,7 +7,8 @@ RUN := $(BIN)/python run.py --config-dir campaigns --config-name
 REPORT := $(BIN)/python -m progip report
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check smoke table-base table-overall table-passes table-sample clean
+.PHONY: help demo test test-all check smoke table-base table-overall table-passes table-sample \
+    slurm-test bench-bookkeeping clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -56,6 +57,13 @@ table-sample: $(VENV)/.base  ## CIFAR-10 networks on a sample of images: PROGIP_
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sample_resnet20
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sample_densenet
 	$(REPORT) outputs/sample
+
+slurm-test: $(VENV)/.dev  ## a real Slurm on this machine, to throw away: needs root, installs it
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[submitit]"
+	PYTHON=$(BIN)/python scripts/slurm_test.sh
+
+bench-bookkeeping: $(VENV)/.base  ## cost of bookkeeping, status and report: docs/results/bookkeeping.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bookkeeping.py
 
 clean:  ## remove the environment and tool caches; results stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -17,7 +17,7 @@ finish() {
     [ $status = 0 ] || tail -n 5 "$work"/*.log || true
     for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
     for file in /run/slurmctld.pid /run/slurmd.pid /run/slurmdbd/slurmdbd.pid /run/munge/munged.pid; do
-        [ -s $file ] && kill "$(cat $file)" 2>/dev/null || true
+        [ ! -s $file ] || kill "$(cat $file)" 2>/dev/null || true
     done
     echo "files: $work"
     exit $status
@@ -87,25 +87,30 @@ sinfo --version; sinfo
 
 # --- the campaign ------------------------------------------------------------------------------
 export OMP_NUM_THREADS=1
-cell=(outputs="$work/outputs" pass=backward population=id runs=${RUNS:-12000} shard_size=100 threads=1)
+cell=(outputs="$work/outputs" pass=backward population=id runs="${RUNS:-5000}" shard_size=100 threads=1)
 slurm=(-m hydra/launcher=submitit_slurm hydra.launcher.partition=debug
     hydra.launcher.cpus_per_task=1 hydra.launcher.max_num_timeout=3 hydra.launcher.timeout_min=20)
+shards() { find "$work/outputs/$1" -path '*_execution/part-*' 2>/dev/null | wc -l; }
+enough() { [ "$(shards "$1")" -ge 5 ]; }
 echo "--- plain run"
 "$PYTHON" run.py "${cell[@]}" name=plain >"$work/plain.log" 2>&1
-echo "--- the same cell as two Slurm jobs"
-"$PYTHON" run.py "${slurm[@]}" "${cell[@]}" name=slurm part=1,2 >"$work/slurm.log" 2>&1 & sweep=$!
-shards() { find "$work/outputs/slurm" -path '*_execution/part-*' 2>/dev/null | wc -l; }
-enough() { [ "$(shards)" -ge 5 ]; }
-wait_for 300 enough
-first=$(squeue -h -t R -o %i | head -n 1)
-echo "--- Slurm's signal to job $first after $(shards) shards"
-scancel --signal=USR2 "$first"
-sleep 5
+echo "--- the same cell as one Slurm job, preempted by Slurm's signal"
+"$PYTHON" run.py "${slurm[@]}" "${cell[@]}" name=preempted >"$work/preempted.log" 2>&1 & sweep=$!
+wait_for 300 enough preempted
+job=$(squeue -h -t R -o %i | head -n 1)
+scancel --signal=USR2 "$job"
+wait_for 60 sh -c "squeue -h -t PD -o %i | grep -q ."
+echo "job $job waits again, $(shards preempted) shards are there:"
 squeue
-"$PYTHON" -m progip status "$work/outputs/slurm"
+wait_for 30 scontrol update job="$job" StartTime=now  # Slurm would let it wait two minutes
 wait $sweep
+echo "--- the same cell shared by two Slurm jobs"
+"$PYTHON" run.py "${slurm[@]}" "${cell[@]}" name=shared part=1,2 >"$work/shared.log" 2>&1
 echo "--- what became of the jobs"
-sacct -D -X -n --format=JobID%12,State%12,Restarts,Elapsed,ExitCode | tail -n 6
-grep -h "preempted\|Requeued\|requeue" "$work"/outputs/slurm/.submitit/*/*.err | tail -n 3 || true
-"$PYTHON" -m progip status "$work/outputs/slurm"
-"$PYTHON" scripts/same_rows.py "$work/outputs/plain" "$work/outputs/slurm"
+sacct -D -X -n --format=JobID%12,State%12,Elapsed,ExitCode | tail -n 4
+grep -h "is preempted\|REQUEUE" "$work"/outputs/*/.submitit/*/*.err || true
+grep -h "runs executed" "$work"/outputs/{preempted,shared}/*/*/*/*/run.log | sed "s/.*flip.//"
+for name in preempted shared; do
+    "$PYTHON" -m progip status "$work/outputs/$name"
+    "$PYTHON" scripts/same_rows.py "$work/outputs/plain" "$work/outputs/$name"
+done
