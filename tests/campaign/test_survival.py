@@ -21,7 +21,9 @@ from torture import Cell, small_cell
 from progip import records
 from progip.campaign import store
 from progip.campaign.failure import ERROR, recorded_failure
+from progip.campaign.runner import run_cell
 from progip.config import entry
+from progip.errors import ProgipError
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +174,21 @@ def test_a_shard_cut_or_changed_anywhere(tmp_path: Path, undisturbed: pa.Table) 
         if found:
             assert torture.same_bytes(pq.read_table(whole), rows), f"byte {place} changed"
     assert noticed > len(places) / 2
+
+
+def test_a_cache_that_is_full(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Golden work that cannot be kept is refused by the cache folder's name, and leaves nothing."""
+    monkeypatch.setenv("PROGIP_CACHE", str(small_disk))
+    cell = small_cell(tmp_path, "runs=20", "ood_method.epsilon=0.003")
+    (small_disk / "filling").write_bytes(bytes(100 << 10))
+    with pytest.raises(ProgipError, match=rf"cache folder {small_disk}.*PROGIP_CACHE"):
+        run_cell(*cell)
+    assert not list((small_disk / "golden").glob(".tmp-*"))
+    (small_disk / "filling").unlink()
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    (key,) = [path.stem for path in (small_disk / "golden").glob("*.lock")]
+    (small_disk / "golden" / f".tmp-{key}-of-a-killed-process").mkdir()
+    run_cell(*cell)
+    assert not list((small_disk / "golden").glob(".tmp-*"))

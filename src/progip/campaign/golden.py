@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -135,13 +136,24 @@ def _still_true(
 
 
 def _save(folder: Path, golden: Golden, method: OODMethod) -> None:
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".tmp-"))
-    for (population, split), table in golden.tables.items():
-        pq.write_table(table, temporary / f"{population}-{split}.parquet")
-    state = {name: tensor.contiguous().cpu() for name, tensor in method.state().items()}
-    save_file(state, temporary / "method.safetensors")
-    (temporary / "ranges.json").write_text(json.dumps(golden.ranges.to_json()))
-    os.replace(temporary, folder)
+    """Write the folder whole or not at all; the caller holds its lock."""
+    for left in folder.parent.glob(f".tmp-{folder.name}-*"):  # of a killed process
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".tmp-{folder.name}-"))
+    try:
+        for (population, split), table in golden.tables.items():
+            pq.write_table(table, temporary / f"{population}-{split}.parquet")
+        state = {name: tensor.contiguous().cpu() for name, tensor in method.state().items()}
+        save_file(state, temporary / "method.safetensors")
+        (temporary / "ranges.json").write_text(json.dumps(golden.ranges.to_json()))
+        os.replace(temporary, folder)
+    except (OSError, SafetensorError) as error:
+        raise ProgipError(
+            f"cannot write the cache folder {folder.parent} ({error}); make room, or set "
+            "PROGIP_CACHE to another folder"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _load(folder: Path, method: OODMethod) -> Golden:

@@ -128,12 +128,12 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
 
 def spread(layers: list[LayerDifference]) -> list[str]:
     """For each pass in a sentence: where the run first differs from golden, and where that ends."""
-    told = []
+    told: list[str] = []
     for fault_pass in records.PASSES:
         here = [layer for layer in layers if layer.fault_pass == fault_pass]
         apart = [i for i, layer in enumerate(here) if layer.differing]
         if not apart:
-            masked = told and fault_pass == "second_forward" and "differs first" in told[-1]
+            masked = bool(told) and fault_pass == "second_forward" and "differs first" in told[-1]
             reason = ": the perturbation takes the gradient's sign alone" if masked else ""
             told.append(f"{fault_pass}: nothing differs from golden{reason}")
             continue
