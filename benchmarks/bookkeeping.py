@@ -3,7 +3,8 @@
     make bench-bookkeeping        (or: python benchmarks/bookkeeping.py [--rows 10_000_000])
 
 The executor is replaced by one that returns prepared columns, so that what is left of a cell is
-Hydra, planning, judging, sharding and the rest. Results: docs/results/bookkeeping.md.
+Hydra, planning, judging, sharding and the rest. Shares are of processor time, which other users of
+the machine change little. Results: docs/results/bookkeeping.md.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,23 +27,32 @@ RUNS = 100_000
 CELL = ["pass=backward", "population=id", "threads=1"]
 
 
-def seconds_of(command: list[str]) -> tuple[float, float]:
-    """Wall-clock seconds and peak memory in MiB of a command."""
+class Cost(NamedTuple):
+    """Of one command: wall-clock and processor seconds, peak memory in MiB."""
+
+    seconds: float
+    processor: float
+    memory: float
+
+
+def cost_of(command: list[str]) -> Cost:
+    """Run a command to its end."""
     begun = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     _, code, usage = os.wait4(process.pid, 0)
     if code:
         sys.exit(f"{' '.join(command)} ended with {code}")
-    return time.perf_counter() - begun, usage.ru_maxrss / 1024
+    seconds = time.perf_counter() - begun
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def cell(outputs: Path, name: str, runs: int, *, prepared: bool) -> float:
-    """Seconds of one whole command, from the start of Python to its end."""
+def cell(outputs: Path, name: str, runs: int, *, prepared: bool) -> Cost:
+    """One whole command, from the start of Python to its end."""
     script = [str(ROOT / "run.py")]
     if prepared:
         script = [str(Path(__file__).resolve()), "--without-execution"]
     overrides = [f"outputs={outputs}", f"name={name}", f"runs={runs}", *CELL]
-    return seconds_of([sys.executable, *script, *overrides])[0]
+    return cost_of([sys.executable, *script, *overrides])
 
 
 def run_without_execution(overrides: list[str]) -> None:
@@ -84,6 +95,12 @@ def large_campaign(source: Path, target: Path, rows: int) -> int:
     return count
 
 
+def show(what: str, cost: Cost) -> None:
+    """One line."""
+    times = f"{cost.processor:9.1f} s {cost.seconds:9.1f} s"
+    print(f"{what:36} {times}   {cost.memory:,.0f} MiB at most", flush=True)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -97,20 +114,19 @@ def main() -> None:
         sample = cell(outputs, "sample", arguments.sample, prepared=False)
         full = cell(outputs, "full", RUNS, prepared=True)
         again = cell(outputs, "full", RUNS, prepared=True)
-        execution = (sample - start) / arguments.sample * RUNS
-        print(f"start of a command with one run      {start:9.2f} s")
-        print(f"{RUNS:,} runs without execution      {full:9.2f} s")
-        print(
-            f"execution of {RUNS:,} runs           {execution:9.0f} s (from {arguments.sample:,})"
-        )
-        print(f"share of all but execution           {full / (full + execution):9.2%}")
-        print(f"the finished cell again              {again:9.2f} s")
+        execution = (sample.processor - start.processor) / arguments.sample * RUNS
+        print(f"{'':36} {'processor':>11} {'wall clock':>11}")
+        show("a command with one run", start)
+        show(f"{RUNS:,} runs without execution", full)
+        show("the finished cell again", again)
+        print(f"{f'execution, from {arguments.sample:,} runs':36} {execution:9.1f} s")
+        share = full.processor / (full.processor + execution)
+        print(f"{'share of all but execution':36} {share:11.2%}")
         large = outputs / "large"
         cells = large_campaign(outputs / "full", large, arguments.rows)
         print(f"{cells} cells, {cells * RUNS:,} rows")
         for command in ("status", "report"):
-            seconds, memory = seconds_of([sys.executable, "-m", "progip", command, str(large)])
-            print(f"{command:36} {seconds:9.2f} s, {memory:,.0f} MiB at most")
+            show(command, cost_of([sys.executable, "-m", "progip", command, str(large)]))
 
 
 if __name__ == "__main__":

@@ -25,25 +25,24 @@ PREFIX = ".running-"
 
 
 class Progress:
-    """Shows how far a cell is while it runs; use it as a context manager.
+    """Shows that a process works on a cell, and how far that is; use it as a context manager.
 
     A daemon thread renews the file ``.running-HOST-PID`` in the cell's folder, so that ``status``
-    sees from any machine who works there, also during a long shard; the file goes at the end. The
-    bar appears where stderr is a terminal and ``TQDM_DISABLE`` is not set.
+    sees from any machine who works there, also during golden work and long shards; the file goes
+    at the end. The bar appears where stderr is a terminal and ``TQDM_DISABLE`` is not set.
 
     Args:
         name: of the cell, for bar and log lines.
-        planned, done: runs of the cell, whoever executes them.
+        planned: runs of the cell.
     """
 
-    def __init__(self, folder: Path, name: str, planned: int, done: int) -> None:
-        self.name, self.planned, self.done = name, planned, done
-        self._at_first = done
-        self._begun = time.monotonic()
+    def __init__(self, folder: Path, name: str, planned: int) -> None:
+        self.name, self.planned, self.done = name, planned, 0
+        self._at_first, self._begun = 0, time.monotonic()
+        self._executing = False
         self._sums = np.zeros(6)
         self._file = folder / f"{PREFIX}{socket.gethostname()}-{os.getpid()}"
-        hidden = bool(os.environ.get("TQDM_DISABLE")) or not sys.stderr.isatty()
-        self._bar = tqdm(total=planned, initial=done, desc=name, unit="run", disable=hidden)
+        self._bar = tqdm(disable=True)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
@@ -57,6 +56,15 @@ class Progress:
         self._thread.join()
         self._bar.close()
         self._file.unlink(missing_ok=True)
+
+    def begin(self, done: int) -> None:
+        """Execution begins; ``done`` runs of the cell are in shards, whoever executed them."""
+        self.done = self._at_first = done
+        self._begun, self._executing = time.monotonic(), True
+        hidden = bool(os.environ.get("TQDM_DISABLE")) or not sys.stderr.isatty()
+        self._bar = tqdm(
+            total=self.planned, initial=done, desc=self.name, unit="run", disable=hidden
+        )
 
     def add(self, rows: pa.Table, done: int) -> None:
         """Count judged rows of this process; ``done`` runs of the cell are now in shards."""
@@ -105,7 +113,7 @@ class Progress:
     def _beat(self) -> None:
         while not self._over.wait(HEARTBEAT_SECONDS):
             self._write()
-            if self._bar.disable:
+            if self._executing and self._bar.disable:
                 log.info("%s", self.line())
 
     def _write(self) -> None:
@@ -113,7 +121,7 @@ class Progress:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "done": self.done,
-            "runs_per_second": self.runs_per_second,
+            "runs_per_second": self.runs_per_second if self._executing else 0.0,
         }
         try:
             self._file.write_text(json.dumps(content))

@@ -45,6 +45,15 @@ def run_cell(settings: CellSettings, config: dict[str, Any]) -> Path:
     execution_folder = folder.parent / EXECUTION
     execution_folder.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
+    with Progress(folder, settings.label, settings.runs) as progress:
+        _run(settings, config, execution_folder, progress)
+    return folder
+
+
+def _run(
+    settings: CellSettings, config: dict[str, Any], execution_folder: Path, progress: Progress
+) -> None:
+    folder = settings.folder
     subject = prepare(settings.subject)
     execution_identity = {
         **subject.identity,
@@ -62,7 +71,7 @@ def run_cell(settings: CellSettings, config: dict[str, Any]) -> Path:
     planned = max([settings.runs, *(shard.stop for shard in work.done)])
     if work.complete and rows.complete and rows.planned == planned:
         log.info("%s: all %d runs are there already", settings.names["cell"], work.runs_done)
-        return folder
+        return
     rows.write_manifest(config, planned)
     if not work.complete:
         store.write_manifest(
@@ -73,16 +82,21 @@ def run_cell(settings: CellSettings, config: dict[str, Any]) -> Path:
                 "identity": execution_identity,
             },
         )
-        _execute(settings, subject, work, rows)
+        _execute(settings, subject, work, rows, progress)
     rows.judge_all(work.done)
     last = max(shard.stop for shard in work.done)
     if rows.planned < last:  # another process planned fewer meanwhile
         rows.write_manifest(config, last)
     log.info("%s: %d runs in %s", settings.names["cell"], work.runs_done, folder)
-    return folder
 
 
-def _execute(settings: CellSettings, subject: Subject, work: SharedWork, rows: CellRows) -> None:
+def _execute(
+    settings: CellSettings,
+    subject: Subject,
+    work: SharedWork,
+    rows: CellRows,
+    progress: Progress,
+) -> None:
     """Execute the runs that no shard holds yet, and judge each shard as it comes."""
     sites = settings.fault_model.select(subject.sites[settings.fault_pass])
     images = subject.images[settings.population]
@@ -91,10 +105,8 @@ def _execute(settings: CellSettings, subject: Subject, work: SharedWork, rows: C
     )
     golden = subject.evaluation(settings.population)
     begun, executed = time.monotonic(), 0
-    with (
-        Progress(rows.folder, settings.label, settings.runs, work.runs_done) as progress,
-        closing(work.claims()) as claims,
-    ):
+    progress.begin(work.runs_done)
+    with closing(work.claims()) as claims:
         for start, stop in claims:
             plan = settings.fault_model.plan(
                 sites, len(images), settings.seed, settings.fault_key, start, stop

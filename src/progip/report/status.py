@@ -139,7 +139,8 @@ def _cell(root: Path, here: Path, files: list[str]) -> CellStatus:
         error = error or str(damage)
     planned = float(cell.manifest["runs"]) if cell else job.planned if job else math.nan
     done = int(counts.get("done", 0))
-    speed = sum(beat.get("runs_per_second", 0.0) for beat in alive[:1])
+    # each process tells the speed of all on the cell, since it began
+    speed = max((beat.get("runs_per_second", 0.0) for beat in alive), default=0.0)
     return CellStatus(
         name=name,
         state=RUNNING if alive else FAILED if error else DONE if done >= planned else STOPPED,
