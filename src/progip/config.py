@@ -59,6 +59,9 @@ class Schema:
     shard_size: int = MISSING
     device: str = MISSING
     threads: int = MISSING
+    executor: str = MISSING
+    golden_memory: int = MISSING
+    self_check: float = MISSING
     outputs: str = MISSING
     cell: str = MISSING
     model: dict[str, Any] = field(default_factory=dict)
@@ -133,6 +136,9 @@ def cell_settings(cfg: DictConfig) -> CellSettings:
         folder=Path(cfg.outputs) / cfg.name / cfg.cell,
         shard_size=cfg.shard_size,
         threads=cfg.threads,
+        executor=cfg.executor,
+        golden_memory=cfg.golden_memory,
+        self_check=cfg.self_check,
     )
 
 

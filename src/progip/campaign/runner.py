@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -16,10 +15,10 @@ from tqdm import tqdm
 
 from progip import records
 from progip.campaign import provenance, store
+from progip.campaign.execution import Blocks, Execution
 from progip.campaign.judge import golden_evidence, judge
 from progip.campaign.settings import CellSettings, identity
 from progip.campaign.subject import Subject, prepare
-from progip.engine.reference import ReferenceExecutor
 
 log = logging.getLogger(__name__)
 
@@ -82,30 +81,33 @@ def _execute(
         folder / store.MANIFEST,
         {"kind": "execution", "schema_version": SCHEMA_VERSION, "identity": identity_},
     )
-    images = subject.images[settings.population]
-    executor = ReferenceExecutor(
-        subject.pipeline, sites, settings.fault_pass, images, settings.subject.batch_size
-    )
-    golden = subject.evaluation(settings.population)
+    execution = Execution(settings, subject, sites)
+    images = len(subject.images[settings.population])
     total = sum(stop - start for start, stop in missing)
     begun = beat = time.monotonic()
     finished = 0
     with tqdm(total=total, desc=settings.fault_key, unit="run", disable=None) as bar:
-        for start, stop in missing:
-            plan = settings.fault_model.plan(
-                sites, len(images), settings.seed, settings.fault_key, start, stop
-            )
-            table = observed_table(plan, golden, executor.run(plan))
-            done.append(store.write_shard(folder, start, stop, table))
-            bar.update(stop - start)
-            finished += stop - start
+        for block in Blocks(missing):
+            plans = [
+                settings.fault_model.plan(
+                    sites, images, settings.seed, settings.fault_key, start, stop
+                )
+                for start, stop in block
+            ]
+            table = execution.run(pa.concat_tables(plans))
+            written = 0
+            for start, stop in block:
+                part = table.slice(written, stop - start)
+                done.append(store.write_shard(folder, start, stop, part))
+                written += stop - start
+            bar.update(written)
+            finished += written
             now = time.monotonic()
-            if bar.disable and (now - beat > HEARTBEAT_SECONDS):
+            if bar.disable and now - beat > HEARTBEAT_SECONDS:
                 beat, rate = now, finished / (now - begun)
-                left = (total - finished) / rate
                 log.info(
                     "%s: %d of %d runs, %.0f runs/s, %.0f s left",
-                    settings.fault_key, finished, total, rate, left,
+                    settings.fault_key, finished, total, rate, (total - finished) / rate,
                 )  # fmt: skip
     seconds = time.monotonic() - begun
     log.info(
@@ -113,20 +115,6 @@ def _execute(
         settings.fault_key, total, seconds, total / seconds,
     )  # fmt: skip
     return sorted(done)
-
-
-def observed_table(plan: pa.Table, golden: pa.Table, observed: dict[str, np.ndarray]) -> pa.Table:
-    """Plan, golden and faulty columns of the same runs as one ``records.EXECUTION`` table."""
-    samples = plan["sample_index"].to_numpy()
-    columns: dict[str, Any] = {name: plan[name] for name in records.PLAN.names}
-    columns["label"] = golden["label"].to_numpy()[samples]
-    for name in ("class", "score", "grad_max"):
-        columns[f"golden_{name}"] = golden[name].to_numpy()[samples]
-        columns[f"faulty_{name}"] = observed[name]
-    for name in records.OBSERVED.names:
-        if name not in columns:
-            columns[name] = observed[name]
-    return pa.table(columns, schema=records.EXECUTION)
 
 
 def _judge(

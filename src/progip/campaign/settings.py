@@ -60,6 +60,10 @@ class CellSettings:
         seed: of the plan; run i's fault depends on (seed, cell, i) alone.
         folder: of the cell's rows; the executed runs that protections share lie beside it.
         shard_size: runs in one Parquet file.
+        threads: of torch; 0 leaves its default.
+        executor: ``incremental`` or ``reference``.
+        golden_memory: bytes the incremental executor may use for golden values.
+        self_check: share of the runs that the reference executes again, to be compared; 0: none.
     """
 
     subject: SubjectSettings
@@ -72,11 +76,15 @@ class CellSettings:
     folder: Path
     shard_size: int = 5000
     threads: int = 0
+    executor: str = "incremental"
+    golden_memory: int = 2**30
+    self_check: float = 0.005
 
     def __post_init__(self) -> None:
         for key, value, choices in (
             ("population", self.population, records.POPULATIONS),
             ("pass", self.fault_pass, records.PASSES),
+            ("executor", self.executor, ("incremental", "reference")),
         ):
             if value not in choices:
                 raise ProgipError(f"{key}={value!r} is not one of {', '.join(choices)}")
@@ -84,6 +92,10 @@ class CellSettings:
             raise ProgipError(f"runs={self.runs}: a cell needs at least one run")
         if self.shard_size < 1:
             raise ProgipError(f"shard_size={self.shard_size}: must be at least 1")
+        if not 0 <= self.self_check <= 1:
+            raise ProgipError(f"self_check={self.self_check}: must lie between 0 and 1")
+        if self.golden_memory < 2**20:
+            raise ProgipError(f"golden_memory={self.golden_memory}: give at least 2**20 bytes")
         if self.seed < 0:
             raise ProgipError(f"seed={self.seed}: must not be negative")
 
