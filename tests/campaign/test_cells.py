@@ -80,7 +80,7 @@ def test_protections_share_executed_runs(run, monkeypatch: pytest.MonkeyPatch) -
     cell = ("pass=backward", "fault_model.bits=[30]", *SMALL)  # where only ProGIP looks
     first = run("protection=progip", *cell)
     monkeypatch.setattr(
-        runner.ReferenceExecutor, "run", lambda *_: pytest.fail("the faults were injected again")
+        runner.Execution, "run", lambda *_: pytest.fail("the faults were injected again")
     )
     second = run("protection=ranger", *cell)
     third = run("protection=none", *cell)
@@ -92,7 +92,7 @@ def test_protections_share_executed_runs(run, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_finished_cell_returns_at_once(run, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(*SMALL)
-    monkeypatch.setattr(runner.ReferenceExecutor, "run", lambda *_: pytest.fail("executed again"))
+    monkeypatch.setattr(runner.Execution, "run", lambda *_: pytest.fail("executed again"))
     monkeypatch.setattr(golden, "golden_table", lambda *_: pytest.fail("golden work done again"))
     assert_frame_equal(run(*SMALL), first)
     assert_frame_equal(run("runs=30"), first)  # fewer runs than there are: nothing is thrown away

@@ -36,7 +36,11 @@ class SubjectSettings:
             raise ProgipError(f"batch_size={self.batch_size}: must be at least 1")
 
     def torch_device(self) -> torch.device:
-        """The device to run on. Raises ProgipError where it does not exist."""
+        """The device to run on, on CUDA with IEEE float32 and deterministic kernels.
+
+        Raises:
+            ProgipError: where it does not exist.
+        """
         name = self.device
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -48,6 +52,10 @@ class SubjectSettings:
                 f"device={self.device}: not available here ({str(error).splitlines()[0]}); use "
                 "device=cpu or device=auto"
             ) from error
+        if device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # a bit flip is one of IEEE float32
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.use_deterministic_algorithms(True, warn_only=True)
         return device
 
 
