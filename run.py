@@ -11,9 +11,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from progip.campaign.failure import failures_recorded
 from progip.campaign.runner import run_cell
-from progip.config import cell_settings, entry, register, resolved
+from progip.config import cell_folder, cell_settings, entry, register, resolved
 from progip.errors import ProgipError
+from progip.launching.placing import placed
 
 log = logging.getLogger("progip")
 register()
@@ -21,9 +23,10 @@ register()
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> None:
-    """One Hydra job: one cell."""
+    """One Hydra job: one cell, or a part of one."""
     try:
-        run_cell(cell_settings(cfg), resolved(cfg))
+        with failures_recorded(cell_folder(cfg)):
+            run_cell(cell_settings(placed(cfg)), resolved(cfg))
     except ProgipError as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # the others go on; say now which failed
             log.error("cell %s failed: %s", cfg.cell, error)

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -13,11 +14,20 @@ from progip.datasets.base import Dataset
 from progip.errors import ProgipError
 from progip.models.base import Model
 from progip.report.render import write_report
+from progip.report.status import load_status
 
 
 def report(arguments: argparse.Namespace) -> None:
     """Print the tables of a campaign and write them as Markdown and CSV."""
     print(write_report(arguments.folder, arguments.out, allow_mixed=arguments.allow_mixed))
+
+
+def show_status(arguments: argparse.Namespace) -> None:
+    """Show how far a campaign is and what finishes it; exit code 1 if a cell failed."""
+    found = load_status(Path(arguments.folder))
+    print(found.text())
+    if found.failed:
+        sys.exit(1)
 
 
 def replay_run(arguments: argparse.Namespace) -> None:
@@ -79,6 +89,10 @@ def parser() -> argparse.ArgumentParser:
         "--allow-mixed", action="store_true", help="merge cells of different seeds, weights or data"
     )
     sub.set_defaults(action=report)
+
+    sub = commands.add_parser("status", help=show_status.__doc__)
+    sub.add_argument("folder", help="a campaign's folder; it may be running, on any machine")
+    sub.set_defaults(action=show_status)
 
     sub = commands.add_parser("replay", help=replay_run.__doc__)
     sub.add_argument("folder", help="a cell's folder, the one with manifest.json")

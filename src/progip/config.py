@@ -5,6 +5,7 @@ import difflib
 import errno
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -62,6 +63,7 @@ class Schema:
     executor: str = MISSING
     golden_memory: int = MISSING
     self_check: float = MISSING
+    part: int = MISSING
     outputs: str = MISSING
     cell: str = MISSING
     model: dict[str, Any] = field(default_factory=dict)
@@ -133,13 +135,19 @@ def cell_settings(cfg: DictConfig) -> CellSettings:
         protection=parts["protection"],
         runs=cfg.runs,
         seed=cfg.seed,
-        folder=Path(cfg.outputs) / cfg.name / cfg.cell,
+        folder=cell_folder(cfg),
         shard_size=cfg.shard_size,
         threads=cfg.threads,
         executor=cfg.executor,
         golden_memory=cfg.golden_memory,
         self_check=cfg.self_check,
+        part=cfg.part,
     )
+
+
+def cell_folder(cfg: DictConfig) -> Path:
+    """Where the rows of a composed cell go."""
+    return Path(cfg.outputs) / cfg.name / cfg.cell
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -170,13 +178,23 @@ def entry(main: Callable[[], Any]) -> None:
     """
     debug = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    signal.signal(signal.SIGTERM, _terminate)  # Python's own way would leave claims behind
     try:
         main()
+    except KeyboardInterrupt as stop:
+        number = stop.args[0] if stop.args else signal.SIGINT
+        print("interrupted; the same command goes on from the last whole shard", file=sys.stderr)
+        sys.exit(128 + int(number))
     except (ProgipError, HydraException, OmegaConfBaseException, OSError) as error:
         if debug or not _is_users(error):
             raise
         print(f"error: {explain(error)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _terminate(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not break the tidying up
+    raise KeyboardInterrupt(number)
 
 
 _USERS_OS_ERRORS = {
@@ -196,7 +214,8 @@ def explain(error: BaseException) -> str:
     if isinstance(error, ProgipError):
         return str(error)
     if isinstance(error, OSError) and not isinstance(error, HydraException):
-        return f"{error.filename}: {error.strerror}; results go below outputs=FOLDER"
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; results go below outputs=FOLDER"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = error.__cause__
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):

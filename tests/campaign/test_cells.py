@@ -10,7 +10,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from progip import records
-from progip.campaign import golden, runner, store
+from progip.campaign import golden, runner, store, subject
 from progip.campaign.replay import replay
 from progip.config import cell_settings, composed
 from progip.errors import ProgipError
@@ -164,6 +164,7 @@ def test_golden_results_that_do_not_recur_are_computed_again(
     run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("PROGIP_CACHE", str(tmp_path / "cache"))
+    subject._ready.clear()
     first = run("name=first", *SMALL)
     (table,) = (tmp_path / "cache" / "golden").glob("*/id-evaluation.parquet")
     content = pq.read_table(table)
@@ -171,8 +172,6 @@ def test_golden_results_that_do_not_recur_are_computed_again(
     pq.write_table(
         content.set_column(position, "score", pa.array([0.5] * len(content), pa.float64())), table
     )
-    from progip.campaign import subject
-
     subject._ready.clear()
     assert_frame_equal(run("name=second", *SMALL), first)
     assert "do not recur" in caplog.text

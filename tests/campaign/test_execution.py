@@ -7,7 +7,7 @@ from pandas.testing import assert_frame_equal
 
 from progip import records
 from progip.campaign import subject
-from progip.campaign.execution import Blocks, IncrementalExecutor
+from progip.campaign.execution import IncrementalExecutor, Pace
 from progip.engine.incremental import NotTraceable
 from progip.errors import ProgipError
 
@@ -60,14 +60,17 @@ def test_what_cannot_be_traced_is_executed_by_the_reference(
     subject._ready.clear()
 
 
-def test_blocks_cover_every_shard_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(0, 10_000, 1))
+def test_blocks_last_about_two_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 10.0, 20.0, 21.0])
     monkeypatch.setattr("progip.campaign.execution.time.monotonic", lambda: next(clock))
-    missing = [(i * 10, i * 10 + 10) for i in range(57)]
-    blocks = list(Blocks(missing))
-    assert blocks[0] == missing[:1]
-    assert len(blocks[1]) > 1
-    assert [shard for block in blocks for shard in block] == missing
+    pace = Pace(100)
+    assert pace.shards() == 1
+    with pace.measured(100):  # 10 runs per second
+        pass
+    assert pace.shards() == 12
+    with pace.measured(1):
+        pass
+    assert pace.shards() == 1
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -93,33 +94,28 @@ def observed_table(plan: pa.Table, golden: pa.Table, observed: dict[str, np.ndar
     return pa.table(columns, schema=records.EXECUTION)
 
 
-class Blocks:
-    """Groups consecutive shards into blocks that are executed at once.
+class Pace:
+    """How many shards to execute at once, by the rate measured so far.
 
     The incremental executor computes golden values once an image and block, so it likes large
     blocks; a killed process loses the block it was at. The first block is one shard, later ones
-    last about ``BLOCK_SECONDS`` by the rate measured so far.
+    last about ``BLOCK_SECONDS``.
+
+    Args:
+        shard_size: runs in one shard.
     """
 
-    def __init__(self, missing: list[tuple[int, int]]) -> None:
-        self.missing = missing
+    def __init__(self, shard_size: int) -> None:
+        self.shard_size = shard_size
         self.rate = 0.0  # runs per second
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        position = 0
-        while position < len(self.missing):
-            block, runs = [self.missing[position]], self._runs(position)
-            while (
-                position + len(block) < len(self.missing)
-                and runs + self._runs(position + len(block)) <= self.rate * BLOCK_SECONDS
-            ):
-                runs += self._runs(position + len(block))
-                block.append(self.missing[position + len(block)])
-            begun = time.monotonic()
-            yield block
-            self.rate = runs / max(time.monotonic() - begun, 1e-9)
-            position += len(block)
+    def shards(self) -> int:
+        """Shards of the next block."""
+        return max(1, int(self.rate * BLOCK_SECONDS / self.shard_size))
 
-    def _runs(self, position: int) -> int:
-        start, stop = self.missing[position]
-        return stop - start
+    @contextmanager
+    def measured(self, runs: int) -> Iterator[None]:
+        """Measure the block executed inside."""
+        begun = time.monotonic()
+        yield
+        self.rate = runs / max(time.monotonic() - begun, 1e-9)

@@ -72,6 +72,7 @@ class CellSettings:
         executor: ``incremental`` or ``reference``.
         golden_memory: bytes the incremental executor may use for golden values.
         self_check: share of the runs that the reference executes again, to be compared; 0: none.
+        part: which of several processes on this cell this one is, for log lines.
     """
 
     subject: SubjectSettings
@@ -87,6 +88,7 @@ class CellSettings:
     executor: str = "incremental"
     golden_memory: int = 2**30
     self_check: float = 0.005
+    part: int = 0
 
     def __post_init__(self) -> None:
         for key, value, choices in (
@@ -122,6 +124,11 @@ class CellSettings:
                 self.fault_pass,
             ]
         )
+
+    @property
+    def label(self) -> str:
+        """Names the cell, and the process where it is one of several, in log lines and bars."""
+        return f"{self.fault_key} (part {self.part})" if self.part else self.fault_key
 
     @property
     def names(self) -> dict[str, str]:

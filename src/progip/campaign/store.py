@@ -4,12 +4,16 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+import socket
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from progip.errors import ProgipError
 
@@ -32,22 +36,77 @@ def shard_path(folder: Path, start: int, stop: int) -> Path:
 
 
 def write_shard(folder: Path, start: int, stop: int, table: pa.Table) -> Shard:
-    """Write one shard: temporary file in the same folder, fsync, rename."""
+    """Write one shard: temporary file in the same folder, fsync, rename.
+
+    Two processes may write the same shard at once; each has a temporary file of its own.
+
+    Raises:
+        ProgipError: it cannot be written (a full disk, a quota, no permission), by its folder.
+    """
     path = shard_path(folder, start, stop)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as sink:
-        pq.write_table(table, sink, compression="zstd")
+    with _written_whole(path) as temporary, temporary.open("wb") as sink:
+        # checksums of pages: a damaged byte is noticed, not only a missing one
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
         sink.flush()
         os.fsync(sink.fileno())
-    os.replace(temporary, path)
     return Shard(start, stop, path)
+
+
+@contextmanager
+def _written_whole(path: Path) -> Iterator[Path]:
+    """A temporary file that takes the place of ``path`` at the end, or is removed."""
+    unique = f"{socket.gethostname()}-{os.getpid()}"
+    temporary = path.with_name(f".{path.name}.{unique}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ProgipError(
+            f"cannot write to {path.parent}: {error.strerror or error}. What was written before "
+            "is whole; make room and give the same command again"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The one lock of a folder, freed by the system when its holder dies.
+
+    Raises:
+        ProgipError: the file system knows no locks, or the folder cannot be written.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise ProgipError(
+            f"cannot lock {folder}: {error.strerror or error}. Results need a folder that can be "
+            "written to, on a file system with locks (flock; Lustre: mount option flock)"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def remove_leftovers(folder: Path, busy: Collection[tuple[int, int]] = ()) -> None:
+    """Remove temporary files that killed processes left; call this under the folder's lock.
+
+    Args:
+        busy: (start, stop) of shards that a living process may be writing; theirs stay.
+    """
+    for path in folder.glob(".*.tmp"):
+        match = _SHARD.match(path.name[1:])
+        if match is None or (int(match[1]), int(match[2])) not in busy:
+            path.unlink(missing_ok=True)
 
 
 def shards(folder: Path, schema: pa.Schema) -> list[Shard]:
     """The whole shards of a folder in order of runs.
 
     A file that is damaged, of another schema or of a wrong length is set aside under a name that
-    readers ignore, with a warning; its runs count as not done.
+    readers ignore, with a warning; its runs count as not done. Call this under the folder's lock.
     """
     found: list[Shard] = []
     for path in sorted(folder.glob("part-*.parquet")):
@@ -56,10 +115,15 @@ def shards(folder: Path, schema: pa.Schema) -> list[Shard]:
         if reason is None and match is not None:
             found.append(Shard(int(match[1]), int(match[2]), path))
         else:
-            aside = path.with_name(f"_aside-{path.name}")
-            os.replace(path, aside)
-            log.warning("%s: %s; set aside as %s, its runs are redone", path, reason, aside.name)
+            set_aside(path, reason or "")
     return found
+
+
+def set_aside(path: Path, reason: str) -> None:
+    """Give a shard a name that readers ignore, and say so."""
+    aside = path.with_name(f"_aside-{path.name}")
+    os.replace(path, aside)
+    log.warning("%s: %s; set aside as %s, its runs are redone", path, reason, aside.name)
 
 
 def _fault_of(path: Path, match: re.Match[str] | None, schema: pa.Schema, done: int) -> str | None:
@@ -69,15 +133,23 @@ def _fault_of(path: Path, match: re.Match[str] | None, schema: pa.Schema, done: 
     if start < done:
         return "overlaps the shard before it"
     try:
-        file = pq.ParquetFile(path)
-        if file.schema_arrow != schema:
-            return "has other columns than this version writes"
-        if file.metadata.num_rows != stop - start:
-            return f"holds {file.metadata.num_rows} rows, its name says {stop - start}"
-        file.read(columns=["run_id"])
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if file.schema_arrow != schema:
+                return "has other columns than this version writes"
+            if file.metadata.num_rows != stop - start:
+                return f"holds {file.metadata.num_rows} rows, its name says {stop - start}"
+            run_id = file.read()["run_id"].to_numpy()
+        if not np.array_equal(run_id, np.arange(start, stop)):
+            return f"does not hold the runs {start} to {stop - 1} that its name says"
     except (OSError, pa.ArrowException) as error:
         return f"damaged ({error})"
     return None
+
+
+def named_shards(folder: Path) -> list[Shard]:
+    """The shards of a folder in order of runs by their names alone, without a look inside."""
+    matches = ((_SHARD.fullmatch(path.name), path) for path in folder.glob("part-*.parquet"))
+    return sorted(Shard(int(m[1]), int(m[2]), path) for m, path in matches if m)
 
 
 def gaps(done: list[Shard], runs: int, size: int) -> Iterator[tuple[int, int]]:
@@ -93,10 +165,11 @@ def gaps(done: list[Shard], runs: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file atomically."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)
+    """Write a JSON file atomically. Raises ProgipError where the folder cannot take it."""
+    with _written_whole(path) as temporary, temporary.open("w") as sink:
+        sink.write(json.dumps(content, indent=1) + "\n")
+        sink.flush()
+        os.fsync(sink.fileno())
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -117,18 +190,29 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
+def write_manifest(folder: Path, content: dict[str, Any]) -> None:
+    """Write a folder's manifest, unless it holds results of another identity (then raise)."""
+    with locked(folder):
+        check_same_identity(folder, content["identity"])
+        write_json(folder / MANIFEST, content)
+
+
+class OtherConfiguration(ProgipError):
+    """The folder holds results of another configuration."""
+
+
 def check_same_identity(folder: Path, identity: dict[str, Any]) -> None:
     """Refuse to write beside rows that another configuration made.
 
     Raises:
-        ProgipError: naming every setting that differs.
+        OtherConfiguration: naming every setting that differs.
     """
     manifest = read_json(folder / MANIFEST)
     if manifest is None:
         return
     differences = list(_differences(manifest["identity"], json.loads(json.dumps(identity)), ""))
     if differences:
-        raise ProgipError(
+        raise OtherConfiguration(
             f"{folder} holds results of another configuration and is not touched: "
             + "; ".join(differences)
             + ". Choose another campaign name (name=...) or move the folder away"

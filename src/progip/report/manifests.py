@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,25 @@ class CellFolder:
         return tuple(str(self.manifest["cell"][name]) for name in names)
 
 
+def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder in a tree with its files; names that start with . or _ are passed by."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
+        yield Path(folder), files
+
+
+def read_cell(root: Path, here: Path, files: list[str]) -> CellFolder | None:
+    """The cell in a folder of these files; None where there is none. Raises as `find_cells`."""
+    if "manifest.json" not in files:
+        return None
+    name = here.relative_to(root).as_posix()
+    manifest = _read(here / "manifest.json", name)
+    if manifest is None:
+        return None
+    shards = sorted(f for f in files if f.startswith("part-") and f.endswith(".parquet"))
+    return CellFolder(name, manifest, tuple(here / shard for shard in shards))
+
+
 def find_cells(root: Path) -> list[CellFolder]:
     """Every cell in the tree under a folder, by name; names that start with . or _ are passed by.
 
@@ -57,18 +77,7 @@ def find_cells(root: Path) -> list[CellFolder]:
     """
     if not root.is_dir():
         raise ProgipError(f"there is no folder {root}; give the folder a campaign was written to")
-    cells = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
-        if "manifest.json" in files:
-            here = Path(folder)
-            name = here.relative_to(root).as_posix()
-            manifest = _read(here / "manifest.json", name)
-            if manifest is not None:
-                shards = sorted(
-                    f for f in files if f.startswith("part-") and f.endswith(".parquet")
-                )
-                cells.append(CellFolder(name, manifest, tuple(here / shard for shard in shards)))
+    cells = [cell for here, files in walk(root) if (cell := read_cell(root, here, files))]
     if not cells:
         raise ProgipError(
             f"{root} holds no cell of a campaign (no manifest.json of kind 'cell'); run a campaign "

@@ -1,0 +1,131 @@
+"""A cell's own folder: its manifest, and its rows judged from the runs that were executed."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from progip import records
+from progip.campaign import provenance, store
+from progip.campaign.claims import SharedWork
+from progip.campaign.judge import golden_evidence, judge
+from progip.campaign.progress import remove_dead
+from progip.campaign.settings import CellSettings
+from progip.campaign.subject import Subject
+
+SCHEMA_VERSION = 1
+
+
+class CellRows:
+    """Judges executed shards under the cell's protection and writes ``records.RESULT`` shards.
+
+    Rows that do not belong to an executed shard, start to stop, are set aside and judged again.
+
+    Args:
+        work: on the execution whose runs are judged.
+    """
+
+    def __init__(
+        self,
+        settings: CellSettings,
+        subject: Subject,
+        folder: Path,
+        identity: dict[str, Any],
+        work: SharedWork,
+    ) -> None:
+        self.settings, self.subject, self.folder = settings, subject, folder
+        self._identity = identity
+        with store.locked(work.folder), store.locked(folder):
+            store.remove_leftovers(folder, work.held())
+            remove_dead(folder)
+            judged = store.shards(folder, records.RESULT)
+            # looked up after the rows: another process adds an execution first, its rows second
+            executed = {(s.start, s.stop) for s in store.named_shards(work.folder)}
+            for shard in judged:
+                if (shard.start, shard.stop) not in executed:
+                    store.set_aside(shard.path, "its execution is not there")
+        self._judged = {(s.start, s.stop) for s in judged} & executed
+        self.complete = executed == self._judged
+
+    @property
+    def planned(self) -> int:
+        """Runs that the manifest plans; 0 without one."""
+        return int((store.read_json(self.folder / store.MANIFEST) or {"runs": 0})["runs"])
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Of the protection, from clean calibration images."""
+        if not hasattr(self, "_thresholds"):
+            self._thresholds = dict(
+                self.settings.protection.calibrate(
+                    self.subject.clean, gradient_vanishes=self.subject.method.gradient_vanishes
+                )
+            )
+        return self._thresholds
+
+    def judge(self, start: int, stop: int, observed: pa.Table) -> pa.Table:
+        """Write and return the rows of one executed shard."""
+        settings, subject = self.settings, self.subject
+        rows = judge(
+            observed, settings.names, settings.protection, self.thresholds, subject.ood_threshold
+        )
+        store.write_shard(self.folder, start, stop, rows)
+        self._judged.add((start, stop))
+        return rows
+
+    def judge_all(self, executed: Iterable[store.Shard]) -> None:
+        """Judge every executed shard that has no rows yet."""
+        with store.locked(self.folder):
+            self._judged |= {(s.start, s.stop) for s in store.named_shards(self.folder)}
+            for shard in executed:
+                if (shard.start, shard.stop) not in self._judged:
+                    self.judge(shard.start, shard.stop, pq.read_table(shard.path))
+
+    def write_manifest(self, config: dict[str, Any], planned: int) -> None:
+        """Write ``manifest.json``: what the rows are, and what they are made with."""
+        settings, subject, identity = self.settings, self.subject, self._identity
+        evaluation = golden_evidence(subject.evaluation(settings.population))
+        clean = settings.protection.judge(evaluation, self.thresholds)
+        layers = settings.fault_model.select(subject.sites[settings.fault_pass])
+        made = {
+            "versions": provenance.versions(),
+            "commit": provenance.commit(),
+            "hardware": provenance.hardware(settings.subject.torch_device()),
+        }
+        store.write_manifest(
+            self.folder,
+            {
+                "kind": "cell",
+                "schema_version": SCHEMA_VERSION,
+                "cell": settings.names,
+                "runs": planned,
+                "seed": settings.seed,
+                "identity": identity,
+                "config_hash": hashlib.sha256(
+                    json.dumps(identity, sort_keys=True).encode()
+                ).hexdigest(),
+                "config": config,
+                "thresholds": {"ood": subject.ood_threshold, **self.thresholds},
+                "clean": {"images": len(clean.alarm), "alarms": int(clean.alarm.sum())},
+                "base_metrics": subject.base_metrics,
+                "weights_sha256": identity["weights_sha256"],
+                "data": identity["data"],
+                **made,
+                "made_by": _contributors(self.folder, made),
+                "layers": [
+                    {"layer": s.layer, "call": s.call, "type": s.kind, "neurons": s.neurons,
+                     "macs": s.macs}
+                    for s in layers
+                ],
+            },
+        )  # fmt: skip
+
+
+def _contributors(folder: Path, made: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every state of code and machine that added rows; a resumed cell may have several."""
+    before = (store.read_json(folder / store.MANIFEST) or {}).get("made_by", [])
+    return before if made in before else [*before, made]

@@ -1,0 +1,169 @@
+"""What a working process shows: a bar where a person looks, else heartbeat lines; always a file."""
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from tqdm import tqdm
+
+from progip.statistics import Rate, rate_from_sums
+
+log = logging.getLogger(__name__)
+
+#: seconds between heartbeats; a process whose file is thrice as old is taken for dead
+HEARTBEAT_SECONDS = 30.0
+PREFIX = ".running-"
+
+
+class Progress:
+    """Shows how far a cell is while it runs; use it as a context manager.
+
+    A daemon thread renews the file ``.running-HOST-PID`` in the cell's folder, so that ``status``
+    sees from any machine who works there, also during a long shard; the file goes at the end. The
+    bar appears where stderr is a terminal and ``TQDM_DISABLE`` is not set.
+
+    Args:
+        name: of the cell, for bar and log lines.
+        planned, done: runs of the cell, whoever executes them.
+    """
+
+    def __init__(self, folder: Path, name: str, planned: int, done: int) -> None:
+        self.name, self.planned, self.done = name, planned, done
+        self._at_first = done
+        self._begun = time.monotonic()
+        self._sums = np.zeros(6)
+        self._file = folder / f"{PREFIX}{socket.gethostname()}-{os.getpid()}"
+        hidden = bool(os.environ.get("TQDM_DISABLE")) or not sys.stderr.isatty()
+        self._bar = tqdm(total=planned, initial=done, desc=name, unit="run", disable=hidden)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> "Progress":
+        self._write()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._bar.close()
+        self._file.unlink(missing_ok=True)
+
+    def add(self, rows: pa.Table, done: int) -> None:
+        """Count judged rows of this process; ``done`` runs of the cell are now in shards."""
+        column = {name: rows[name].to_numpy() for name in _COUNTED}
+        correct = column["originally_correct"]
+        failed = column["classification_failure"] | column["detection_failure"]
+        left = failed & ~column["alarm"]
+        weight = column["weight"]
+        for i, mask in enumerate((correct, left)):
+            chosen = weight[mask]
+            self._sums[3 * i : 3 * i + 3] += (len(chosen), chosen.sum(), np.square(chosen).sum())
+        self._bar.update(done - self.done)
+        self.done = done
+        self._bar.set_postfix_str(f"failures {self._failures()}")
+
+    @property
+    def failure_rate(self) -> Rate:
+        """Failures that nothing noticed among originally correct runs of this process."""
+        n, weight, squared, events, event_weight, event_squared = self._sums
+        return rate_from_sums(
+            n=int(n), events=int(events), weight=weight, weight_squared=squared,
+            event_weight=event_weight, event_weight_squared=event_squared,
+        )  # fmt: skip
+
+    @property
+    def runs_per_second(self) -> float:
+        """Of all processes on this cell together, since this one began."""
+        return (self.done - self._at_first) / max(time.monotonic() - self._begun, 1e-9)
+
+    def line(self) -> str:
+        """One heartbeat: done, rate, time left, failure rate with its 95 % interval."""
+        speed = self.runs_per_second
+        rest = duration((self.planned - self.done) / speed) if speed else "unknown time"
+        return (
+            f"{self.name}: {self.done:,} of {self.planned:,} runs, {speed:,.1f} runs/s, "
+            f"{rest} left, failures {self._failures()}"
+        )
+
+    def _failures(self) -> str:
+        rate = self.failure_rate
+        if not rate.n:
+            return "unknown yet"
+        low, high = 100 * rate.low, 100 * rate.high
+        return f"{100 * rate.estimate:.3g} % ({low:.3g} to {high:.3g}; n = {rate.n:,})"
+
+    def _beat(self) -> None:
+        while not self._over.wait(HEARTBEAT_SECONDS):
+            self._write()
+            if self._bar.disable:
+                log.info("%s", self.line())
+
+    def _write(self) -> None:
+        content: dict[str, Any] = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "done": self.done,
+            "runs_per_second": self.runs_per_second,
+        }
+        try:
+            self._file.write_text(json.dumps(content))
+        except OSError as error:  # whether rows can be written shows when they are
+            log.warning("no heartbeat in %s: %s", self._file.parent, error.strerror)
+
+
+_COUNTED = (
+    "originally_correct", "classification_failure", "detection_failure", "alarm", "weight",
+)  # fmt: skip
+
+
+def duration(seconds: float) -> str:
+    """43 s, 12 min, 3.4 h, 2.1 days."""
+    for limit, unit, size in ((100, "s", 1), (6000, "min", 60), (172800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.{0 if size < 3600 else 1}f} {unit}"
+    return f"{seconds / 86400:.1f} days"
+
+
+def heartbeats(folder: Path) -> list[dict[str, Any]]:
+    """What the living processes on a cell last said: host, pid, done, runs_per_second."""
+    found = []
+    for path in sorted(folder.glob(f"{PREFIX}*")):
+        try:
+            if not _dead(path):
+                text = path.read_text()
+                # else it is just being written
+                found.append(json.loads(text) if text.endswith("}") else {})
+        except OSError:
+            continue  # it ended just now
+    return found
+
+
+def remove_dead(folder: Path) -> None:
+    """Remove the heartbeat files of killed processes."""
+    for path in folder.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if _dead(path):
+                path.unlink()
+
+
+def _dead(path: Path) -> bool:
+    """Whether the process is gone, or, on another machine, silent for too long."""
+    host, _, pid = path.name.removeprefix(PREFIX).rpartition("-")
+    if host == socket.gethostname() and pid.isdigit():
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+    return time.time() - path.stat().st_mtime > 3 * HEARTBEAT_SECONDS

@@ -1,0 +1,197 @@
+"""How far a campaign is, from its folder alone: from any machine that sees it, while it runs."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from tabulate import tabulate
+
+from progip.campaign.failure import ERROR, recorded_failure
+from progip.campaign.progress import duration, heartbeats
+from progip.errors import ProgipError
+from progip.launching.launched import Job, Sweep, job_of, sweep_of
+from progip.report import formats
+from progip.report.counting import count_cell
+from progip.report.manifests import read_cell, walk
+from progip.statistics import Rate, rate_from_sums
+
+DONE, RUNNING, FAILED, STOPPED = "done", "running", "FAILED", "stopped"
+
+
+@dataclass(frozen=True)
+class CellStatus:
+    """One cell.
+
+    state: `done`, `running` (a process gave a sign of life), `FAILED` (its last process left an
+    error.txt) or `stopped`. planned: runs, NaN where nothing tells. done, failed: rows, and among
+    them failures that no protection noticed. rate: of those among originally correct runs. speed:
+    runs/s of the living processes, seconds_left: by that speed; NaN where none is alive. error:
+    the message of the failure. job: how it was started.
+    """
+
+    name: str
+    state: str
+    planned: float
+    done: int
+    failed: int
+    rate: Rate | None
+    speed: float
+    seconds_left: float
+    error: str | None
+    job: Job | None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Status:
+    """A campaign: its cells, and the swept choices of the jobs that no cell shows yet."""
+
+    folder: Path
+    cells: tuple[CellStatus, ...]
+    sweep: Sweep | None
+    absent: tuple[dict[str, str], ...]
+
+    @property
+    def failed(self) -> list[CellStatus]:
+        """The cells that failed."""
+        return [cell for cell in self.cells if cell.state == FAILED]
+
+    @property
+    def commands(self) -> list[str]:
+        """What finishes the rest, each to be given in the project's folder; none if all is done."""
+        rest = [cell for cell in self.cells if cell.state != DONE]
+        found = []
+        if self.sweep and (
+            self.absent or any(c.job and c.job.is_in(self.sweep.jobs) for c in rest)
+        ):
+            found.append(self.sweep.command)
+            rest = [c for c in rest if not (c.job and c.job.is_in(self.sweep.jobs))]
+        return found + [cell.job.command for cell in rest if cell.job]
+
+    def text(self) -> str:
+        """For a terminal."""
+        lines = [f"Campaign {self.folder.resolve().name}", "", _table(self.cells), ""]
+        planned = sum(c.planned for c in self.cells if not math.isnan(c.planned))
+        states = [(s, sum(c.state == s for c in self.cells)) for s in _STATES]
+        lines.append(
+            f"{sum(c.done for c in self.cells):,} of {int(planned):,} planned runs; "
+            + ", ".join(f"{n} {state}" for state, n in states if n)
+            + (f", {len(self.absent)} not started" if self.absent else "")
+        )
+        lines += [
+            "not started: " + " ".join(f"{k}={v}" for k, v in choice.items())
+            for choice in self.absent[:_SHOWN]
+        ]
+        if len(self.absent) > _SHOWN:
+            lines.append(f"not started: {len(self.absent) - _SHOWN} more")
+        for cell in self.failed:
+            lines += [f"FAILED {cell.name}", f"  {cell.error}", f"  {cell.name}/{ERROR}"]
+        lines += [f"Warning: {text}" for cell in self.cells for text in cell.warnings]
+        if self.commands:
+            alive = any(cell.state == RUNNING for cell in self.cells)
+            lines += [
+                "",
+                "What finishes the rest" + (", if what runs now does not:" * alive or ":"),
+            ]
+            lines += [f"  {command}" for command in self.commands]
+        return "\n".join(lines)
+
+
+_STATES = (DONE, RUNNING, STOPPED, FAILED)
+_SHOWN = 12
+
+
+def load_status(folder: Path) -> Status:
+    """Look at every cell in the tree under a folder; writes nothing.
+
+    Rows are streamed as in the report. Raises ProgipError where there is no campaign.
+    """
+    if not folder.is_dir():
+        raise ProgipError(f"there is no folder {folder}; give the folder a campaign was written to")
+    cells = tuple(
+        _cell(folder, here, files)
+        for here, files in walk(folder)
+        if "manifest.json" in files or ERROR in files or (here / ".hydra").is_dir()
+    )
+    sweep = sweep_of(folder)
+    if not cells and sweep is None:
+        raise ProgipError(f"{folder} holds no cell of a campaign; run one there first")
+    jobs = [cell.job for cell in cells if cell.job]
+    absent = tuple(
+        choice
+        for choice in (sweep.jobs if sweep else ())
+        if not any(job.is_of(choice) for job in jobs)
+    )
+    return Status(folder, cells, sweep, absent)
+
+
+def _cell(root: Path, here: Path, files: list[str]) -> CellStatus:
+    name = here.relative_to(root).as_posix()
+    error, alive = recorded_failure(here), heartbeats(here)
+    job, cell, counts, warnings = None, None, {}, []
+    try:
+        job = job_of(here)
+        cell = read_cell(root, here, files)
+        if cell is not None:
+            counted = count_cell(cell)
+            counts, warnings = counted.counts, counted.warnings
+    except ProgipError as damage:  # this cell's trouble must not hide the others
+        error = error or str(damage)
+    planned = float(cell.manifest["runs"]) if cell else job.planned if job else math.nan
+    done = int(counts.get("done", 0))
+    speed = sum(beat.get("runs_per_second", 0.0) for beat in alive[:1])
+    return CellStatus(
+        name=name,
+        state=RUNNING if alive else FAILED if error else DONE if done >= planned else STOPPED,
+        planned=planned,
+        done=done,
+        failed=int(counts.get("classification_left", 0) + counts.get("detection_left", 0)),
+        rate=_rate(counts) if done else None,
+        speed=speed if alive else math.nan,
+        seconds_left=(planned - done) / speed if alive and speed else math.nan,
+        error=None if alive else error,
+        job=job,
+        warnings=tuple(warnings),
+    )
+
+
+def _rate(counts: dict[str, float]) -> Rate:
+    left = {
+        end: counts[f"classification_left{end}"] + counts[f"detection_left{end}"]
+        for end in ("", "_w", "_w2")
+    }
+    return rate_from_sums(
+        n=int(counts["originally_correct"]),
+        events=int(left[""]),
+        weight=counts["originally_correct_w"],
+        weight_squared=counts["originally_correct_w2"],
+        event_weight=left["_w"],
+        event_weight_squared=left["_w2"],
+    )
+
+
+def _table(cells: tuple[CellStatus, ...]) -> str:
+    headers = ["cell", "state", "done", "planned", "failures", "failure rate % (95 %)", "n"]
+    headers += ["runs/s", "left"]
+    rows = [
+        [
+            cell.name,
+            cell.state,
+            f"{cell.done:,}",
+            formats.count(cell.planned),
+            f"{cell.failed:,}",
+            _percent(cell.rate),
+            f"{cell.rate.n:,}" if cell.rate else formats.ABSENT,
+            formats.ABSENT if math.isnan(cell.speed) else f"{cell.speed:,.1f}",
+            formats.ABSENT if math.isnan(cell.seconds_left) else duration(cell.seconds_left),
+        ]
+        for cell in cells
+    ]
+    align = ["left", "left", *["right"] * 7]
+    return tabulate(rows, headers, tablefmt="simple", colalign=align, disable_numparse=True)
+
+
+def _percent(rate: Rate | None) -> str:
+    if rate is None or not rate.n:
+        return formats.ABSENT
+    return f"{formats.percent(rate.estimate)} ({formats.span(rate.low, rate.high)})"
