@@ -43,7 +43,7 @@ smoke: $(VENV)/.base  ## a sweep over every pass, population and protection, a f
 	    protection=none,progip,ranger
 	$(REPORT) outputs/smoke
 
-table-base: $(VENV)/.base  ## published table: base metrics (needs CIFAR-10, weights: docs/tables.md)
+table-base: $(VENV)/.base  ## published table: base metrics (needs CIFAR-10, weights: docs/data.md)
 	$(RUN) overall name=base runs=1 pass=first_forward population=id protection=none
 	$(REPORT) outputs/base
 

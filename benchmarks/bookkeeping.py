@@ -57,17 +57,17 @@ def cell(outputs: Path, name: str, runs: int, *, prepared: bool) -> Cost:
 
 def run_without_execution(overrides: list[str]) -> None:
     """run.py with an executor that repeats the observations of one real batch of plans."""
-    from progip.campaign import runner
+    from progip.campaign.execution import Execution, observed_table
 
-    real = runner.ReferenceExecutor.run
     kept: dict[str, np.ndarray] = {}
 
-    def prepared(self: runner.ReferenceExecutor, plan: pa.Table) -> dict[str, np.ndarray]:
+    def prepared(self: Execution, plan: pa.Table) -> pa.Table:
         if not kept:
-            kept.update(real(self, plan.slice(0, 256)))
-        return {name: np.resize(column, len(plan)) for name, column in kept.items()}
+            kept.update(self._reference.run(plan.slice(0, 256)))
+        columns = {name: np.resize(column, len(plan)) for name, column in kept.items()}
+        return observed_table(plan, self._golden, columns)
 
-    runner.ReferenceExecutor.run = prepared  # type: ignore[method-assign]
+    Execution.run = prepared  # type: ignore[method-assign]
     sys.argv = [str(ROOT / "run.py"), "--config-path", str(ROOT / "conf"), *overrides]
     runpy.run_path(sys.argv[0], run_name="__main__")
 

@@ -60,6 +60,9 @@ class Schema:
     shard_size: int = MISSING
     device: str = MISSING
     threads: int = MISSING
+    executor: str = MISSING
+    golden_memory: int = MISSING
+    self_check: float = MISSING
     part: int = MISSING
     outputs: str = MISSING
     cell: str = MISSING
@@ -135,6 +138,9 @@ def cell_settings(cfg: DictConfig) -> CellSettings:
         folder=cell_folder(cfg),
         shard_size=cfg.shard_size,
         threads=cfg.threads,
+        executor=cfg.executor,
+        golden_memory=cfg.golden_memory,
+        self_check=cfg.self_check,
         part=cfg.part,
     )
 

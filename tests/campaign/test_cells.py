@@ -10,7 +10,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from progip import records
-from progip.campaign import golden, runner, store
+from progip.campaign import golden, runner, store, subject
 from progip.campaign.replay import replay
 from progip.config import cell_settings, composed
 from progip.errors import ProgipError
@@ -80,7 +80,7 @@ def test_protections_share_executed_runs(run, monkeypatch: pytest.MonkeyPatch) -
     cell = ("pass=backward", "fault_model.bits=[30]", *SMALL)  # where only ProGIP looks
     first = run("protection=progip", *cell)
     monkeypatch.setattr(
-        runner.ReferenceExecutor, "run", lambda *_: pytest.fail("the faults were injected again")
+        runner.Execution, "run", lambda *_: pytest.fail("the faults were injected again")
     )
     second = run("protection=ranger", *cell)
     third = run("protection=none", *cell)
@@ -92,7 +92,7 @@ def test_protections_share_executed_runs(run, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_finished_cell_returns_at_once(run, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(*SMALL)
-    monkeypatch.setattr(runner.ReferenceExecutor, "run", lambda *_: pytest.fail("executed again"))
+    monkeypatch.setattr(runner.Execution, "run", lambda *_: pytest.fail("executed again"))
     monkeypatch.setattr(golden, "golden_table", lambda *_: pytest.fail("golden work done again"))
     assert_frame_equal(run(*SMALL), first)
     assert_frame_equal(run("runs=30"), first)  # fewer runs than there are: nothing is thrown away
@@ -164,6 +164,7 @@ def test_golden_results_that_do_not_recur_are_computed_again(
     run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("PROGIP_CACHE", str(tmp_path / "cache"))
+    subject._ready.clear()
     first = run("name=first", *SMALL)
     (table,) = (tmp_path / "cache" / "golden").glob("*/id-evaluation.parquet")
     content = pq.read_table(table)
@@ -171,8 +172,6 @@ def test_golden_results_that_do_not_recur_are_computed_again(
     pq.write_table(
         content.set_column(position, "score", pa.array([0.5] * len(content), pa.float64())), table
     )
-    from progip.campaign import subject
-
     subject._ready.clear()
     assert_frame_equal(run("name=second", *SMALL), first)
     assert "do not recur" in caplog.text

@@ -3,8 +3,9 @@
 import logging
 import re
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -48,24 +49,30 @@ class SharedWork:
         """Runs in shards at the last look, whoever executed them."""
         return sum(shard.stop - shard.start for shard in self.done)
 
-    def claims(self) -> Generator[tuple[int, int], None, None]:
-        """(start, stop) of one claimed shard after the other; the caller writes it.
+    def claims(
+        self, most: Callable[[], int] = lambda: 1
+    ) -> Generator[list[tuple[int, int]], None, None]:
+        """Blocks of claimed shards, each (start, stop); the caller writes them.
 
         Ends when every run is in a shard: waits for those that others hold, and takes over what a
         process that died has left.
+
+        Args:
+            most: asked before each block how many shards it may have.
         """
         pause, told = 0.05, False
         while True:
-            with store.locked(self.folder):
+            with store.locked(self.folder), ExitStack() as claimed:
                 held = self.held()
                 self.done = store.named_shards(self.folder)
                 taken = [store.Shard(*claim, Path()) for claim in held]
-                free = next(store.gaps(sorted([*self.done, *taken]), self.runs, self.size), None)
-                lock = FileLock(self.folder / ".claim-{:d}-{:d}".format(*free)) if free else None
-                if lock:
-                    lock.acquire(blocking=False)
-            if free and lock:
-                with _released(lock):
+                gaps = store.gaps(sorted([*self.done, *taken]), self.runs, self.size)
+                free = list(islice(gaps, most()))
+                for shard in free:
+                    claimed.enter_context(_claim(self.folder, shard))
+                release = claimed.pop_all()
+            if free:
+                with release:
                     yield free
                 pause = 0.05
             elif self.complete:
@@ -96,7 +103,9 @@ class SharedWork:
 
 
 @contextmanager
-def _released(lock: FileLock) -> Iterator[None]:
+def _claim(folder: Path, shard: tuple[int, int]) -> Iterator[None]:
+    lock = FileLock(folder / ".claim-{:d}-{:d}".format(*shard))
+    lock.acquire(blocking=False)
     try:
         yield
     finally:

@@ -10,8 +10,8 @@ import torch
 
 from progip import records
 from progip.campaign import store
+from progip.campaign.execution import observed_table
 from progip.campaign.judge import judge
-from progip.campaign.runner import observed_table
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import prepare
 from progip.engine.layer_trace import LayerDifference, trace_run

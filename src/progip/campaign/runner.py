@@ -6,7 +6,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 
@@ -14,10 +13,10 @@ from progip import records
 from progip.campaign import store
 from progip.campaign.cell_rows import SCHEMA_VERSION, CellRows
 from progip.campaign.claims import SharedWork
+from progip.campaign.execution import Execution, Pace
 from progip.campaign.progress import Progress
 from progip.campaign.settings import CellSettings, identity
 from progip.campaign.subject import Subject, prepare
-from progip.engine.reference import ReferenceExecutor
 
 log = logging.getLogger(__name__)
 
@@ -99,38 +98,30 @@ def _execute(
 ) -> None:
     """Execute the runs that no shard holds yet, and judge each shard as it comes."""
     sites = settings.fault_model.select(subject.sites[settings.fault_pass])
-    images = subject.images[settings.population]
-    executor = ReferenceExecutor(
-        subject.pipeline, sites, settings.fault_pass, images, settings.subject.batch_size
-    )
-    golden = subject.evaluation(settings.population)
+    execution = Execution(settings, subject, sites)
+    images = len(subject.images[settings.population])
+    pace = Pace(settings.shard_size)
     begun, executed = time.monotonic(), 0
     progress.begin(work.runs_done)
-    with closing(work.claims()) as claims:
-        for start, stop in claims:
-            plan = settings.fault_model.plan(
-                sites, len(images), settings.seed, settings.fault_key, start, stop
-            )
-            table = observed_table(plan, golden, executor.run(plan))
-            work.done.append(store.write_shard(work.folder, start, stop, table))
-            progress.add(rows.judge(start, stop, table), work.runs_done)
-            executed += stop - start
+    with closing(work.claims(pace.shards)) as claims:
+        for block in claims:
+            plans = [
+                settings.fault_model.plan(
+                    sites, images, settings.seed, settings.fault_key, start, stop
+                )
+                for start, stop in block
+            ]
+            with pace.measured(sum(map(len, plans))):
+                table = execution.run(pa.concat_tables(plans))
+            written = 0
+            for start, stop in block:
+                part = table.slice(written, stop - start)
+                work.done.append(store.write_shard(work.folder, start, stop, part))
+                progress.add(rows.judge(start, stop, part), work.runs_done)
+                written += stop - start
+            executed += written
     seconds = time.monotonic() - begun
     log.info(
         "%s: %d runs executed in %.1f s, %.0f runs/s",
         settings.label, executed, seconds, executed / seconds,
     )  # fmt: skip
-
-
-def observed_table(plan: pa.Table, golden: pa.Table, observed: dict[str, np.ndarray]) -> pa.Table:
-    """Plan, golden and faulty columns of the same runs as one ``records.EXECUTION`` table."""
-    samples = plan["sample_index"].to_numpy()
-    columns: dict[str, Any] = {name: plan[name] for name in records.PLAN.names}
-    columns["label"] = golden["label"].to_numpy()[samples]
-    for name in ("class", "score", "grad_max"):
-        columns[f"golden_{name}"] = golden[name].to_numpy()[samples]
-        columns[f"faulty_{name}"] = observed[name]
-    for name in records.OBSERVED.names:
-        if name not in columns:
-            columns[name] = observed[name]
-    return pa.table(columns, schema=records.EXECUTION)

@@ -36,7 +36,11 @@ class SubjectSettings:
             raise ProgipError(f"batch_size={self.batch_size}: must be at least 1")
 
     def torch_device(self) -> torch.device:
-        """The device to run on. Raises ProgipError where it does not exist."""
+        """The device to run on, on CUDA with IEEE float32 and deterministic kernels.
+
+        Raises:
+            ProgipError: where it does not exist.
+        """
         name = self.device
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -48,6 +52,10 @@ class SubjectSettings:
                 f"device={self.device}: not available here ({str(error).splitlines()[0]}); use "
                 "device=cpu or device=auto"
             ) from error
+        if device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # a bit flip is one of IEEE float32
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.use_deterministic_algorithms(True, warn_only=True)
         return device
 
 
@@ -60,6 +68,10 @@ class CellSettings:
         seed: of the plan; run i's fault depends on (seed, cell, i) alone.
         folder: of the cell's rows; the executed runs that protections share lie beside it.
         shard_size: runs in one Parquet file.
+        threads: of torch; 0 leaves its default.
+        executor: ``incremental`` or ``reference``.
+        golden_memory: bytes the incremental executor may use for golden values.
+        self_check: share of the runs that the reference executes again, to be compared; 0: none.
         part: which of several processes on this cell this one is, for log lines.
     """
 
@@ -73,12 +85,16 @@ class CellSettings:
     folder: Path
     shard_size: int = 5000
     threads: int = 0
+    executor: str = "incremental"
+    golden_memory: int = 2**30
+    self_check: float = 0.005
     part: int = 0
 
     def __post_init__(self) -> None:
         for key, value, choices in (
             ("population", self.population, records.POPULATIONS),
             ("pass", self.fault_pass, records.PASSES),
+            ("executor", self.executor, ("incremental", "reference")),
         ):
             if value not in choices:
                 raise ProgipError(f"{key}={value!r} is not one of {', '.join(choices)}")
@@ -86,6 +102,10 @@ class CellSettings:
             raise ProgipError(f"runs={self.runs}: a cell needs at least one run")
         if self.shard_size < 1:
             raise ProgipError(f"shard_size={self.shard_size}: must be at least 1")
+        if not 0 <= self.self_check <= 1:
+            raise ProgipError(f"self_check={self.self_check}: must lie between 0 and 1")
+        if self.golden_memory < 2**20:
+            raise ProgipError(f"golden_memory={self.golden_memory}: give at least 2**20 bytes")
         if self.seed < 0:
             raise ProgipError(f"seed={self.seed}: must not be negative")
 

@@ -17,6 +17,7 @@ from progip.campaign.judge import golden_evidence
 from progip.campaign.settings import SubjectSettings, identity
 from progip.datasets.base import Split
 from progip.datasets.pairing import population_split
+from progip.engine.incremental import NotTraceable, Traced
 from progip.engine.pipeline import Pipeline
 from progip.engine.sites import find_sites
 from progip.errors import ProgipError
@@ -80,6 +81,15 @@ class Subject:
     def pipeline(self) -> Pipeline:
         """The detector to execute, with its range checks."""
         return Pipeline(self.network, self.method, self.golden.ranges)
+
+    @cached_property
+    def traced(self) -> Traced | NotTraceable:
+        """The detector as one graph for the incremental executor, or why there is none."""
+        batch = self.images["id"][: self._settings.batch_size]
+        try:
+            return Traced(self.pipeline, batch)
+        except NotTraceable as reason:
+            return reason
 
     @cached_property
     def sites(self) -> dict[str, list[Site]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from progip.errors import ProgipError
+from progip.models.rewrite import GlobalAvgPool, Reshape
 
 RangeSite = tuple[str, int]  # layer name, which call of it in a forward pass
 
@@ -21,6 +22,7 @@ FOLLOWERS = (
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
     nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
     nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d, nn.Flatten, nn.Unflatten,
+    GlobalAvgPool, Reshape,
 )  # fmt: skip
 #: does nothing in evaluation mode: neither checked nor in the way of what follows.
 PASS_THROUGH = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)

@@ -4,7 +4,6 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,22 +13,11 @@ from tqdm import tqdm
 
 from progip.errors import ProgipError
 from progip.models.base import Model
+from progip.models.labelled_images import LabelledImages, check, cropped, normalised
 from progip.models.loading import seeded, seeded_network, usable_device
 from progip.models.training_files import Run, Settings
 
 log = logging.getLogger(__name__)
-
-
-class LabelledImages(Protocol):
-    """What is needed of ``progip.datasets.base.Images``."""
-
-    @property
-    def pixels(self) -> np.ndarray: ...
-
-    @property
-    def labels(self) -> np.ndarray: ...
-
-    def fingerprint(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -83,7 +71,7 @@ def train(
     place = usable_device(device)
     for name, part in (("training", images), ("test", test)):
         if part is not None:
-            _check(spec, part, name, len(mean), len(std))
+            check(spec, part, name, len(mean), len(std))
     settings = Settings.of(spec, images.fingerprint(), mean, std, seed)
     run = Run(Path(output), settings)
     run.prepare(resume)
@@ -145,7 +133,7 @@ def evaluate(
     for start in range(0, len(images.pixels), batch_size):
         pixels = torch.from_numpy(images.pixels[start : start + batch_size])
         labels = torch.from_numpy(images.labels[start : start + batch_size]).to(device)
-        logits = network(_normalised(pixels, mean, std).to(device))
+        logits = network(normalised(pixels, mean, std).to(device))
         correct += int((logits.argmax(1) == labels).sum())
     return correct / len(images.pixels)
 
@@ -179,11 +167,11 @@ def _epoch(
             pixels = torch.from_numpy(images.pixels[chosen.numpy()])
             labels = torch.from_numpy(images.labels[chosen.numpy()]).to(device)
             if recipe.crop_padding:
-                pixels = _cropped(pixels, recipe.crop_padding)
+                pixels = cropped(pixels, recipe.crop_padding)
             if recipe.flip:
                 mirrored = (torch.rand(len(pixels)) < 0.5).view(-1, 1, 1, 1)
                 pixels = torch.where(mirrored, pixels.flip(3), pixels)
-            logits = network(_normalised(pixels, *normalisation).to(device))
+            logits = network(normalised(pixels, *normalisation).to(device))
             loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
             optimiser.zero_grad()
             loss.backward()
@@ -196,36 +184,3 @@ def _epoch(
             f"lower recipe.learning_rate, now {recipe.learning_rate}"
         )
     return mean_loss
-
-
-def _cropped(pixels: torch.Tensor, padding: int) -> torch.Tensor:
-    """A random crop of each image, of its own size, out of the image with a black border."""
-    n, _, height, width = pixels.shape
-    padded = F.pad(pixels, (padding,) * 4)
-    top, left = torch.randint(0, 2 * padding + 1, (2, n, 1))
-    rows = (top + torch.arange(height)).view(n, 1, height, 1)
-    columns = (left + torch.arange(width)).view(n, 1, 1, width)
-    channels = torch.arange(pixels.shape[1]).view(1, -1, 1, 1)
-    return padded[torch.arange(n).view(n, 1, 1, 1), channels, rows, columns]
-
-
-def _normalised(pixels: torch.Tensor, mean: list[float], std: list[float]) -> torch.Tensor:
-    shape = (1, -1, 1, 1)
-    scaled = pixels.float().div_(255.0)
-    return scaled.sub_(torch.tensor(mean).view(shape)).div_(torch.tensor(std).view(shape))
-
-
-def _check(spec: Model, images: LabelledImages, name: str, *normalised_channels: int) -> None:
-    pixels, labels = images.pixels, images.labels
-    if len(pixels) == 0:
-        raise ProgipError(f"there are no {name} images to train '{spec.name}' with")
-    if pixels.shape[1] != spec.channels or any(n != spec.channels for n in normalised_channels):
-        raise ProgipError(
-            f"model '{spec.name}' takes {spec.channels} channels; the {name} images have "
-            f"{pixels.shape[1]}, mean and std {normalised_channels}"
-        )
-    if labels.min() < 0 or labels.max() >= spec.classes:
-        raise ProgipError(
-            f"the labels of the {name} images run from {labels.min()} to {labels.max()}, but model "
-            f"'{spec.name}' has {spec.classes} classes (0 to {spec.classes - 1})"
-        )

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import sys
 import warnings
 from collections.abc import Mapping
 from importlib import resources
@@ -14,13 +15,13 @@ import pooch
 import safetensors
 import torch
 from safetensors.torch import load_file
-from tqdm import tqdm
 
 from progip.cache import cache_root
 from progip.errors import ProgipError
 from progip.models.base import Model
 
 PACKAGE_PREFIX = "package:"
+CHUNK = 1 << 18  # bytes; at pooch's own 1 KiB the progress bar is the slowest part
 #: what training scripts call the state dict inside the dictionary they save
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
 #: what nn.DataParallel and torch.compile put before every name
@@ -75,21 +76,21 @@ def _download(spec: Model, url: str) -> Path:
         )
     folder, name = cache_root() / "weights", Path(urlparse(url).path).name or "weights"
     pooch.get_logger().setLevel(logging.WARNING)
-    with tqdm(unit="B", unit_scale=True, desc=name, disable=None, leave=False) as bar:
-        try:
-            fetched = pooch.retrieve(
-                url,
-                known_hash=f"sha256:{spec.sha256.lower()}",
-                fname=f"{spec.sha256[:16].lower()}-{name}",
-                path=folder,
-                downloader=pooch.HTTPDownloader(progressbar=bar, timeout=60),
-            )
-        except (ValueError, OSError) as problem:  # a wrong checksum; the net or the disk
-            raise ProgipError(
-                f"cannot fetch the weights of model '{spec.name}' from {url} into {folder}: "
-                f"{problem}. Check model.weights and model.sha256, or download the file elsewhere "
-                "and give its path"
-            ) from problem
+    show = sys.stderr.isatty()
+    try:
+        fetched = pooch.retrieve(
+            url,
+            known_hash=f"sha256:{spec.sha256.lower()}",
+            fname=f"{spec.sha256[:16].lower()}-{name}",
+            path=folder,
+            downloader=pooch.HTTPDownloader(progressbar=show, chunk_size=CHUNK, timeout=60),
+        )
+    except (ValueError, OSError) as problem:  # a wrong checksum; the net or the disk
+        raise ProgipError(
+            f"cannot fetch the weights of model '{spec.name}' from {url} into {folder}: "
+            f"{problem}. Check model.weights and model.sha256, or download the file elsewhere "
+            "and give its path"
+        ) from problem
     return Path(fetched)
 
 

@@ -1,0 +1,121 @@
+"""Chooses the executor of a cell, and checks the incremental one against the reference."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from progip import records
+from progip.campaign.settings import CellSettings
+from progip.campaign.subject import Subject
+from progip.engine.incremental import IncrementalExecutor, NotTraceable
+from progip.engine.reference import ReferenceExecutor
+from progip.fault_models.base import Site
+
+log = logging.getLogger(__name__)
+
+BLOCK_SECONDS = 120.0  # at most this much work is lost when a process is killed
+
+
+class Executor(Protocol):
+    """Executes planned runs (``records.PLAN``) and returns the columns it measured."""
+
+    def run(self, plan: pa.Table) -> dict[str, np.ndarray]: ...
+
+
+class Execution:
+    """Executes the planned runs of one cell.
+
+    With the incremental executor a share of the runs (``settings.self_check``) is executed by the
+    reference, too, and must agree in every column, bit for bit.
+    """
+
+    def __init__(self, settings: CellSettings, subject: Subject, sites: list[Site]) -> None:
+        images = subject.images[settings.population]
+        common = (sites, settings.fault_pass, images)
+        batch_size = settings.subject.batch_size
+        self._golden = subject.evaluation(settings.population)
+        self._reference = ReferenceExecutor(subject.pipeline, *common, batch_size)
+        self._executor: Executor = self._reference
+        self._every = round(1 / settings.self_check) if settings.self_check > 0 else 0
+        if settings.executor == "incremental":
+            try:
+                traced = subject.traced
+                if isinstance(traced, NotTraceable):
+                    raise traced
+                self._executor = IncrementalExecutor(traced, *common, settings.golden_memory)
+            except NotTraceable as reason:
+                log.warning("executed by the reference, which is slower: %s", reason)
+
+    def run(self, plan: pa.Table) -> pa.Table:
+        """Execute every row of a plan: a ``records.EXECUTION`` table.
+
+        Raises:
+            RuntimeError: a fault did not fire exactly once, or the executors disagree on a run.
+        """
+        observed = self._executor.run(plan)
+        if self._executor is not self._reference and self._every:
+            self._check(plan, observed)
+        return observed_table(plan, self._golden, observed)
+
+    def _check(self, plan: pa.Table, observed: dict[str, np.ndarray]) -> None:
+        chosen = np.flatnonzero(plan["run_id"].to_numpy() % self._every == 0)
+        if not len(chosen):
+            return
+        expected = self._reference.run(plan.take(pa.array(chosen)))
+        for name, values in expected.items():
+            found = observed[name][chosen]
+            same = (found == values) | ((found != found) & (values != values))
+            if not same.all():
+                row = int(np.flatnonzero(~same)[0])
+                what = plan.slice(int(chosen[row]), 1).to_pylist()[0]
+                raise RuntimeError(
+                    f"self-check failed: the incremental executor gave {name}={found[row]!r}, the "
+                    f"reference {values[row]!r}, for {what}. Nothing of this block was written; "
+                    "run with executor=reference and report this"
+                )
+
+
+def observed_table(plan: pa.Table, golden: pa.Table, observed: dict[str, np.ndarray]) -> pa.Table:
+    """Plan, golden and faulty columns of the same runs as one ``records.EXECUTION`` table."""
+    samples = plan["sample_index"].to_numpy()
+    columns: dict[str, object] = {name: plan[name] for name in records.PLAN.names}
+    columns["label"] = golden["label"].to_numpy()[samples]
+    for name in ("class", "score", "grad_max"):
+        columns[f"golden_{name}"] = golden[name].to_numpy()[samples]
+        columns[f"faulty_{name}"] = observed[name]
+    for name in records.OBSERVED.names:
+        if name not in columns:
+            columns[name] = observed[name]
+    return pa.table(columns, schema=records.EXECUTION)
+
+
+class Pace:
+    """How many shards to execute at once, by the rate measured so far.
+
+    The incremental executor computes golden values once an image and block, so it likes large
+    blocks; a killed process loses the block it was at. The first block is one shard, later ones
+    last about ``BLOCK_SECONDS``.
+
+    Args:
+        shard_size: runs in one shard.
+    """
+
+    def __init__(self, shard_size: int) -> None:
+        self.shard_size = shard_size
+        self.rate = 0.0  # runs per second
+
+    def shards(self) -> int:
+        """Shards of the next block."""
+        return max(1, int(self.rate * BLOCK_SECONDS / self.shard_size))
+
+    @contextmanager
+    def measured(self, runs: int) -> Iterator[None]:
+        """Measure the block executed inside."""
+        begun = time.monotonic()
+        yield
+        self.rate = runs / max(time.monotonic() - begun, 1e-9)

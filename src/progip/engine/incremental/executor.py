@@ -1,0 +1,128 @@
+"""The incremental executor: the outcomes of the reference, for a fraction of its work."""
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from progip.engine.incremental.graph import NotTraceable
+from progip.engine.incremental.schedule import Schedule
+from progip.engine.incremental.sweep import Fault, Sweep, golden_values
+from progip.engine.incremental.tracing import Traced
+from progip.engine.observe import observed_columns
+from progip.engine.pipeline import Observation
+from progip.fault_models.base import Site
+
+DEFAULT_MEMORY = 2**30
+
+
+class IncrementalExecutor:
+    """Executes planned runs like ``ReferenceExecutor``, with equal results.
+
+    Runs are taken in order of their images, so that the golden values of an image are computed
+    once a call of ``run``: give it plans with many runs an image.
+
+    Args:
+        traced: the detector, traced once for all cells.
+        sites: what the plan may name, of this pass.
+        fault_pass: ``first_forward``, ``backward`` or ``second_forward``.
+        images: (n, channels, height, width) evaluation images, on the device to run on.
+        memory: bytes for golden values and for rows under way.
+
+    Raises:
+        NotTraceable: a site is not in the traced graph.
+    """
+
+    def __init__(
+        self,
+        traced: Traced,
+        sites: list[Site],
+        fault_pass: str,
+        images: Tensor,
+        memory: int = DEFAULT_MEMORY,
+    ) -> None:
+        self.traced, self.images, self.fault_pass = traced, images, fault_pass
+        self._shapes = {site.key: site.shape for site in sites}
+        self._nodes: dict[tuple[str, int], int] = {}
+        for key in self._shapes:
+            node = traced.sites.get((fault_pass, *key))
+            if node is None:
+                raise NotTraceable(f"layer '{key[0]}' call {key[1]} left no mark in {fault_pass}")
+            self._nodes[key] = node
+        self.schedule = Schedule(traced, set(self._nodes.values()))
+        self.runs_per_sweep = 1024
+
+    def run(self, plan: pa.Table) -> dict[str, np.ndarray]:
+        """Execute every row of a plan (``records.PLAN``).
+
+        Returns:
+            one array a column, in the order of the plan, as ``ReferenceExecutor.run``.
+
+        Raises:
+            RuntimeError: a planned fault did not fire exactly once.
+        """
+        samples = plan["sample_index"].to_numpy().astype(np.int64)
+        distinct, position = np.unique(samples, return_inverse=True)
+        order = np.argsort(position, kind="stable")
+        parts: list[dict[str, np.ndarray]] = []
+        batch = self.traced.batch
+        limits = np.searchsorted(position[order], np.arange(0, len(distinct) + batch, batch))
+        for first, (start, stop) in enumerate(zip(limits[:-1], limits[1:], strict=True)):
+            chosen = np.resize(distinct[first * batch : (first + 1) * batch], batch)
+            images = self.images[torch.from_numpy(chosen).to(self.images.device)]
+            golden = golden_values(self.schedule, images)
+            pieces = -(-int(stop - start) // self.runs_per_sweep)
+            for members in np.array_split(order[start:stop], pieces):
+                parts.append(
+                    self._sweep(plan, members, position[members] - first * batch, golden)
+                )
+        inverse = np.argsort(order)
+        return {name: np.concatenate([p[name] for p in parts])[inverse] for name in parts[0]}
+
+    def _sweep(
+        self, plan: pa.Table, members: np.ndarray, rows: np.ndarray, golden: dict[int, Tensor]
+    ) -> dict[str, np.ndarray]:
+        part = plan.take(pa.array(members))
+        layers, calls = part["layer"].to_pylist(), part["call"].to_numpy()
+        sweep = Sweep(self.schedule, golden, rows, self._faults(part, layers, calls))
+        outputs = sweep.run()
+        wrong = np.flatnonzero(sweep.fired != 1)
+        if len(wrong):
+            row = int(wrong[0])
+            raise RuntimeError(
+                f"{len(wrong)} planned faults did not fire exactly once; the first, in layer "
+                f"'{layers[row]}' call {calls[row]} of the {self.fault_pass} pass, fired "
+                f"{sweep.fired[row]} times"
+            )
+        ranges = self.traced.pipeline.ranges.sites
+        middle = 3 + len(ranges)
+        observation = Observation(
+            *outputs[:3],
+            *(_columns(c, outputs[0]) for c in (outputs[3:middle], outputs[middle:])),
+        )
+        result = observed_columns(observation, ranges, len(members))
+        result["value_before"] = sweep.before.view(np.float32)
+        result["value_after"] = sweep.after.view(np.float32)
+        return result
+
+    def _faults(
+        self, part: pa.Table, layers: list[str], calls: np.ndarray
+    ) -> dict[int, Fault]:
+        neurons, bits = part["neuron"].to_numpy(), part["bit"].to_numpy()
+        masks = np.where(bits >= 0, np.int64(1) << np.maximum(bits, 0).astype(np.int64), 0)
+        masks = masks.astype(np.uint32).view(np.int32)
+        by_site: dict[tuple[str, int], list[int]] = {}
+        for row, key in enumerate(zip(layers, calls.tolist(), strict=True)):
+            by_site.setdefault(key, []).append(row)
+        faults = {}
+        for key, members in by_site.items():
+            runs = np.array(members)
+            where = np.unravel_index(neurons[runs], self._shapes[key])
+            faults[self._nodes[key]] = Fault(runs, where, masks[runs])
+        return faults
+
+
+def _columns(columns: list[Tensor], like: Tensor) -> Tensor:
+    if not columns:
+        return like.new_full((len(like), 0), 0.0, dtype=torch.float32)
+    return torch.stack(columns, 1)

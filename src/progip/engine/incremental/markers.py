@@ -1,0 +1,146 @@
+"""Identity operators that leave a mark in a traced graph: where a fault can hit, what is observed."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from progip.engine.pipeline import Pipeline
+from progip.engine.ranges import RangeSite, RangeTable
+
+SiteKey = tuple[str, str, int]  # pass, layer, which call of it in the pass
+
+
+_LIBRARY = torch.library.Library("progip", "DEF")
+_LIBRARY.define("site(Tensor tensor, int number) -> Tensor")
+_LIBRARY.define("excess(Tensor output, int batch, float low, float high, float width) -> Tensor")
+
+
+def excess(output: Tensor, batch: int, low: float, high: float, width: float) -> Tensor:
+    """The formula of ``RangeTable.excess``, which tracing would break into eight nodes."""
+    order = sorted(range(1, output.dim()), key=lambda axis: -output.stride(axis))
+    flat = output.permute(0, *order).reshape(batch, -1)  # no copy, whatever the memory format
+    return torch.maximum((flat.amax(1) - high) / width, (low - flat.amin(1)) / width)
+
+
+_LIBRARY.impl("site", lambda tensor, number: tensor.clone(), "CompositeExplicitAutograd")
+_LIBRARY.impl("excess", excess, "CompositeExplicitAutograd")
+SITE = torch.ops.progip.site.default
+EXCESS = torch.ops.progip.excess.default
+
+
+class _MarkOutput(torch.autograd.Function):
+    """Identity that leaves a site in the forward graph."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, number: int) -> Tensor:
+        return SITE(tensor, number)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0], None
+
+
+class _MarkGradient(torch.autograd.Function):
+    """Identity that leaves a site in the backward graph, as a consumer of the tensor of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, number: int) -> Tensor:
+        ctx.number = number
+        return tensor.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return SITE(gradients[0], ctx.number), None
+
+
+class Markers:
+    """Hooks that put a mark where the hooks of the reference executor can flip a bit.
+
+    Attributes:
+        keys: what each site number stands for; filled while the network runs.
+    """
+
+    def __init__(self) -> None:
+        self.keys: list[SiteKey] = []
+        self._counts: dict[str, int] = {}
+        self._current = ""
+
+    def enter(self, name: str) -> None:
+        """The observer of passes to give to the pipeline."""
+        self._current = name
+        self._counts.clear()
+
+    @contextmanager
+    def on(self, network: nn.Module, batch: int) -> Iterator[None]:
+        """Mark every module without children that takes or gives one float32 tensor of rows."""
+
+        def markable(value: Any) -> bool:
+            return (
+                isinstance(value, Tensor)
+                and value.dtype == torch.float32
+                and value.dim() > 0
+                and value.shape[0] % batch == 0
+            )
+
+        def pre_hook(module: nn.Module, args: tuple[Any, ...], name: str) -> Any:
+            if self._current != "first_forward" or not markable(args[0] if args else None):
+                return None
+            call = self._counts.get(f"<{name}", 0)
+            self._counts[f"<{name}"] = call + 1
+            if not args[0].requires_grad:
+                return None
+            marked = _MarkGradient.apply(args[0], self._number("backward", name, call))  # type: ignore[no-untyped-call]
+            return (marked, *args[1:])
+
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any, name: str) -> Any:
+            if self._current not in ("first_forward", "second_forward") or not markable(output):
+                return None
+            call = self._counts.get(name, 0)
+            self._counts[name] = call + 1
+            return _MarkOutput.apply(output, self._number(self._current, name, call))  # type: ignore[no-untyped-call]
+
+        with ExitStack() as stack:
+            for name, module in network.named_modules():
+                if next(module.children(), None) is None:
+                    for handle in (
+                        module.register_forward_pre_hook(
+                            lambda m, a, name=name: pre_hook(m, a, name)  # type: ignore[misc]
+                        ),
+                        module.register_forward_hook(
+                            lambda m, a, o, name=name: hook(m, a, o, name)  # type: ignore[misc]
+                        ),
+                    ):
+                        stack.callback(handle.remove)
+            yield
+
+    def _number(self, fault_pass: str, name: str, call: int) -> int:
+        self.keys.append((fault_pass, name, call))
+        return len(self.keys) - 1
+
+
+class _MarkedRanges(RangeTable):
+    """A range table whose measurement is one node of a traced graph."""
+
+    def excess(self, site: RangeSite, output: Tensor, batch: int) -> Tensor:
+        source = self.source[site]
+        low, high = self.low[source], self.high[source]
+        width = max(high - low, torch.finfo(torch.float32).tiny)
+        return EXCESS(output.detach(), batch, low, high, width)
+
+
+class MarkedPipeline(Pipeline):
+    """The same pipeline for tracing: range excesses come as separate columns, not stacked."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        ranges = pipeline.ranges
+        super().__init__(
+            pipeline.network,
+            pipeline.method,
+            _MarkedRanges(source=ranges.source, low=ranges.low, high=ranges.high),
+        )
+
+    def _stack(self, columns: dict[RangeSite, Tensor], images: Tensor) -> Any:
+        return [columns[site] for site in self.ranges.sites]

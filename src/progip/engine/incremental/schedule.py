@@ -1,0 +1,248 @@
+"""What a cell's sweep does, worked out once from the graph and the sites its faults can hit."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from progip.engine.incremental.graph import Layout, Node, NotTraceable, Ref, aten, map_refs, refs
+from progip.engine.incremental.markers import SITE
+from progip.engine.incremental.tracing import Traced
+
+SAME = {
+    aten.detach.default,
+    aten.alias.default,
+    aten.lift_fresh.default,
+    aten.lift_fresh_copy.default,
+}
+#: operations after which rows often equal golden ones.
+CONTRACTING = {
+    aten.relu.default,
+    aten.clamp_min.default,
+    aten.clamp.default,
+    aten.hardtanh.default,
+    aten.threshold_backward.default,
+    aten.hardtanh_backward.default,
+    aten.max_pool2d_with_indices_backward.default,
+    aten.ge.Scalar,
+    aten.sign.default,
+    aten.add.Tensor,
+    aten.avg_pool2d.default,
+    aten.mean.dim,
+}
+SMALL = 2048  # elements of a row so few that comparing them costs nothing
+FRESH = {aten.convolution.default, aten.addmm.default}
+
+
+@dataclass
+class Step:
+    """One operation of a sweep.
+
+    Attributes:
+        node: whose value it makes.
+        inputs: the nodes it reads, aliases resolved.
+        function: from the values of ``inputs`` to the value.
+        compare: whether rows that equal golden leave here.
+        site: whether faults can hit here.
+        gate: this step passes on its input's rows, but only those whose comparison with
+            ``threshold`` differs from golden: all that the derivative of a ReLU depends on.
+        writable: the input's memory belongs to this step alone.
+    """
+
+    node: int
+    inputs: tuple[int, ...]
+    function: Callable[[list[Any]], Any]
+    layout: Layout | None
+    compare: bool = False
+    site: bool = False
+    gate: bool = False
+    threshold: float = 0.0
+    writable: bool = False
+
+
+class Schedule:
+    """The steps between the faults and the observations.
+
+    Attributes:
+        golden_steps: all operations, for golden batches.
+        steps: those that a fault at one of the sites can change.
+        release, golden_release: for each step, the nodes that no later one reads.
+        stored: nodes whose golden values the sweep reads.
+        outputs: as in ``Traced``, aliases resolved.
+    """
+
+    def __init__(self, traced: Traced, selected: set[int]) -> None:
+        self.traced = traced
+        self.layouts: dict[int, Layout] = {}
+        self._alias: dict[int, int] = {}
+        self._gates: dict[tuple[int, float], int] = {}
+        self._next = len(traced.nodes)
+        steps: list[Step] = []
+        for number, node in enumerate(traced.nodes):
+            if node.target is None or number in traced.constants:
+                if node.layout is not None:
+                    self.layouts[number] = node.layout
+                continue
+            self._add(number, node, number in selected, steps)
+        self.outputs = [self._root(n) for n in traced.outputs]
+        self.steps = self._reachable(steps)
+        self.stored = self._stored()
+        self.golden_steps = steps
+        self.release = _last_uses(self.steps)
+        self.golden_release = _last_uses(steps, kept=self.stored)
+
+    def _root(self, node: int) -> int:
+        while node in self._alias:
+            node = self._alias[node]
+        return node
+
+    def _add(self, number: int, node: Node, site: bool, steps: list[Step]) -> None:
+        assert node.target is not None
+        if node.layout is not None:
+            self.layouts[number] = node.layout
+        if node.target is SITE:
+            source = self._root(node.inputs[0])
+            if not site:
+                self._alias[number] = source
+            else:
+                steps.append(Step(number, (source,), lambda v: v[0], node.layout, site=True))
+            return
+        if self._is_same(node):
+            self._alias[number] = self._root(node.inputs[0])
+            return
+        args = map_refs(node.args, lambda n: self._argument(n))
+        if node.target is aten.threshold_backward.default and isinstance(args[1], Ref):
+            args = (args[0], Ref(self._gate(args[1].node, float(args[2]), steps)), args[2])
+        kwargs = {k: map_refs(v, lambda n: self._argument(n)) for k, v in node.kwargs.items()}
+        inputs = tuple(dict.fromkeys(refs([*args, *kwargs.values()])))
+        compare = node.layout is not None and (
+            node.target in CONTRACTING or _row_size(node.layout) <= SMALL
+        )
+        function = _function(node.target, args, kwargs, inputs)
+        steps.append(Step(number, inputs, function, node.layout, compare))
+
+    def _argument(self, number: int) -> Any:
+        if number in self.traced.constants:
+            return self.traced.constants[number]
+        return Ref(self._root(number))
+
+    def _is_same(self, node: Node) -> bool:
+        if len(node.inputs) != 1:
+            return False
+        given = self.traced.nodes[node.inputs[0]].layout
+        return node.target in SAME or (
+            node.target is aten.clone.default
+            and given is not None
+            and node.layout is not None
+            and given.stride == node.layout.stride
+        )
+
+    def _gate(self, source: int, threshold: float, steps: list[Step]) -> int:
+        key = (source, threshold)
+        if key not in self._gates:
+            self._gates[key] = self._next
+            layout = self.layouts[source]
+            self.layouts[self._next] = layout
+            steps.append(
+                Step(
+                    self._next, (source,), lambda v: v[0], layout, gate=True, threshold=threshold
+                )
+            )
+            self._next += 1
+        return self._gates[key]
+
+    def _reachable(self, steps: list[Step]) -> list[Step]:
+        dirty: set[int] = set()
+        kept = []
+        for step in steps:
+            if step.site or any(i in dirty for i in step.inputs):
+                dirty.add(step.node)
+                kept.append(step)
+        wanted = set(self.outputs)
+        result = []
+        for step in reversed(kept):
+            if step.site or step.node in wanted:
+                wanted.update(i for i in step.inputs if i in dirty)
+                result.append(step)
+        result.reverse()
+        uses: dict[int, int] = {}
+        for step in result:
+            for i in step.inputs:
+                uses[i] = uses.get(i, 0) + 1
+        makers = {s.node: s for s in result}
+        for step in result:
+            if step.site:
+                maker = makers.get(step.inputs[0])
+                step.writable = (
+                    maker is not None
+                    and uses[maker.node] == 1
+                    and maker.node not in self.outputs
+                    and self._makes_fresh(maker.node)
+                )
+        return result
+
+    def _makes_fresh(self, node: int) -> bool:
+        made = self.traced.nodes[node]
+        if made.target in FRESH:
+            return True
+        source = self.traced.nodes[made.inputs[0]] if made.inputs else made
+        return source.target is aten.convolution_backward.default
+
+    def _stored(self) -> set[int]:
+        stored = set(self.outputs)
+        for step in self.steps:
+            if step.compare or step.site:
+                stored.add(step.node)
+            if step.gate:
+                stored.add(step.inputs[0])
+            if len(step.inputs) > 1:
+                stored.update(step.inputs)
+        return stored
+
+
+def _row_size(layout: Layout) -> int:
+    size = 1
+    for n in layout.shape:
+        size *= n
+    return size * layout.group // layout.shape[layout.dim]
+
+
+def _last_uses(steps: list[Step], kept: Collection[int] = ()) -> list[list[int]]:
+    last: dict[int, int] = {}
+    for position, step in enumerate(steps):
+        for node in (step.node, *step.inputs):
+            last[node] = position
+    result: list[list[int]] = [[] for _ in steps]
+    for node, position in last.items():
+        if node not in kept:
+            result[position].append(node)
+    return result
+
+
+def _function(
+    target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[int, ...]
+) -> Callable[[list[Any]], Any]:
+    """``values of inputs -> value``, with the arguments laid out beforehand."""
+    slots = {node: k for k, node in enumerate(inputs)}
+    flat = [(p, slots[a.node]) for p, a in enumerate(args) if isinstance(a, Ref)]
+    nested = [p for p, a in enumerate(args) if not isinstance(a, Ref) and refs(a)]
+    if not nested and not any(refs(v) for v in kwargs.values()):
+        template = list(args)
+        if len(flat) == 1:
+            position, _ = flat[0]
+            before, after = args[:position], args[position + 1 :]
+            return lambda values: target(*before, values[0], *after, **kwargs)
+
+        def call(values: list[Any]) -> Any:
+            filled = template.copy()
+            for p, slot in flat:
+                filled[p] = values[slot]
+            return target(*filled, **kwargs)
+
+        return call
+    return lambda values: target(
+        *map_refs(args, lambda n: values[slots[n]]),
+        **{k: map_refs(v, lambda n: values[slots[n]]) for k, v in kwargs.items()},
+    )

@@ -1,0 +1,280 @@
+"""One walk over the graph for many runs: rows join at their fault, and leave when equal to golden."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from progip.engine.incremental.graph import Layout
+from progip.engine.incremental.lanes import Cell, Lanes, State, below, differs, gather, put, repack
+from progip.engine.incremental.schedule import Schedule, Step
+
+
+@dataclass
+class Fault:
+    """The faults of one site: runs, position of the neuron in a row, bits to flip."""
+
+    runs: np.ndarray
+    where: tuple[np.ndarray, ...]
+    masks: np.ndarray
+
+
+def golden_values(schedule: Schedule, images: Tensor) -> dict[int, Any]:
+    """Fault-free values, of one batch, of the nodes that a sweep reads."""
+    values: dict[int, Any] = {0: images}
+    with torch.no_grad():
+        for step, release in zip(schedule.golden_steps, schedule.golden_release, strict=True):
+            values[step.node] = step.function([values[i] for i in step.inputs])
+            for node in release:
+                del values[node]
+        for step in schedule.steps:
+            if step.gate:
+                values[-step.node] = below(values[step.node], step.threshold)
+    return values
+
+
+class Sweep:
+    """The runs of a few images, all of one pass.
+
+    Args:
+        golden: what ``golden_values`` returned.
+        rows: for each run, the row of its image in the golden batch.
+        faults: for each site (node number), its faults.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        golden: dict[int, Any],
+        rows: np.ndarray,
+        faults: dict[int, Fault],
+    ) -> None:
+        self.schedule, self.golden, self.rows, self.faults = schedule, golden, rows, faults
+        self.batch = schedule.traced.batch
+        self.device = schedule.traced.device
+        self.before = np.zeros(len(rows), dtype=np.int32)
+        self.after = np.zeros(len(rows), dtype=np.int32)
+        self.fired = np.zeros(len(rows), dtype=np.int64)
+        self._states: dict[int, State] = {}
+        self._results: dict[int, Tensor] = {}
+
+    def run(self) -> list[Tensor]:
+        """The observed outputs, one row a run."""
+        index = torch.from_numpy(self.rows).to(self.device)
+        wanted = set(self.schedule.outputs)
+        for node in wanted:
+            layout = self.schedule.layouts[node]
+            self._results[node] = layout.rows(self.golden[node])[index]
+        with torch.no_grad():
+            for step, release in zip(self.schedule.steps, self.schedule.release, strict=True):
+                self._step(step)
+                if step.node in wanted:
+                    self._observe(step.node)
+                for node in release:
+                    self._states.pop(node, None)
+        return [self._results[node] for node in self.schedule.outputs]
+
+    def _step(self, step: Step) -> None:
+        if step.site:
+            self._inject(step)
+            return
+        dirty = [i for i in step.inputs if i in self._states]
+        if not dirty:
+            return
+        if len(step.inputs) == 1:
+            function = step.function
+            cells = [
+                Cell(c.lanes, function([c.value]), c.alive, c.known)
+                for c in self._states[dirty[0]].cells
+            ]
+        else:
+            cells = self._join(step, dirty)
+        if step.compare or step.gate:
+            cells = self._compare(step, cells)
+        if cells:
+            state = State(cells)
+            if (step.compare or step.gate) and len(cells) > 1 and step.layout is not None:
+                state = repack(state, step.layout, self.batch)
+            self._states[step.node] = state
+
+    def _observe(self, node: int) -> None:
+        if node not in self._states:
+            return
+        layout = self.schedule.layouts[node]
+        for cell in self._states[node].cells:
+            lanes = torch.from_numpy(cell.alive.nonzero()[0]).to(self.device)
+            runs = torch.from_numpy(cell.lanes.runs[cell.alive]).to(self.device)
+            self._results[node][runs] = layout.rows(cell.value)[lanes]
+
+    def _compare(self, step: Step, cells: list[Cell]) -> list[Cell]:
+        """Keep the rows that differ from golden."""
+        layout = self.schedule.layouts[step.node]
+        golden = self.golden[-step.node if step.gate else step.node]
+        if step.gate:
+            layout = _boolean(layout)
+        result = []
+        for cell in cells:
+            lanes = cell.alive.nonzero()[0]
+            value = below(cell.value, step.threshold) if step.gate else cell.value
+            rows = self.rows[cell.lanes.runs[lanes]]
+            changed = differs(layout, value, lanes.tolist(), golden, rows.tolist())
+            if all(changed):
+                result.append(cell)
+            elif any(changed):
+                alive = np.zeros(self.batch, dtype=bool)
+                alive[lanes[changed]] = True
+                result.append(Cell(cell.lanes, cell.value, alive, cell.known))
+        return result
+
+    def _golden_rows(self, node: int, runs: np.ndarray) -> Tensor:
+        """A batch of golden rows of the given runs, and whatever row in unused lanes."""
+        rows = np.zeros(self.batch, dtype=np.int64)
+        rows[: len(runs)] = self.rows[runs]
+        index = torch.from_numpy(rows).to(self.device)
+        return gather(self.schedule.layouts[node], self.golden[node], index)
+
+    def _inject(self, step: Step) -> None:
+        fault = self.faults.get(step.node)
+        given = self._states.get(step.inputs[0])
+        if fault is None:
+            if given is not None:
+                self._states[step.node] = given
+            return
+        layout = self.schedule.layouts[step.node]
+        cells = list(given.cells) if given is not None else []
+        placed = 0
+        for i, cell in enumerate(cells):
+            lanes = cell.lanes
+            space = min(self.batch - lanes.count, len(fault.runs) - placed)
+            if space <= 0:
+                continue
+            runs = fault.runs[placed : placed + space]
+            lanes.runs[lanes.count : lanes.count + space] = runs
+            lanes.count += space
+            value = cell.value if step.writable else cell.value.clone()
+            alive = cell.alive.copy()
+            alive[lanes.count - space : lanes.count] = True
+            cells[i] = Cell(lanes, value, alive, cell.known)
+            self._fill_golden(layout, step.node, cells[i])
+            self._flip(value, np.arange(lanes.count - space, lanes.count), fault, placed)
+            placed += space
+        for start in range(placed, len(fault.runs), self.batch):
+            runs = fault.runs[start : start + self.batch]
+            value = self._golden_rows(step.node, runs)
+            self._flip(value, np.arange(len(runs)), fault, start)
+            alive = np.zeros(self.batch, dtype=bool)
+            alive[: len(runs)] = True
+            cells.append(Cell(Lanes(self.batch, runs), value, alive, len(runs)))
+        self._states[step.node] = State(cells)
+
+    def _fill_golden(self, layout: Layout, node: int, cell: Cell) -> None:
+        """Give lanes that were taken after the value was made the golden row of their run."""
+        lanes = np.arange(cell.known, cell.lanes.count)
+        self._copy_golden(layout, node, cell, lanes)
+        cell.known = cell.lanes.count
+
+    def _copy_golden(self, layout: Layout, node: int, cell: Cell, lanes: np.ndarray) -> None:
+        rows = self.rows[cell.lanes.runs[lanes]]
+        put(layout, cell.value, lanes, self.golden[node], rows)
+
+    def _flip(self, value: Tensor, lanes: np.ndarray, fault: Fault, start: int) -> None:
+        part = slice(start, start + len(lanes))
+        bits = value.view(torch.int32)
+        if bits.shape[0] != self.batch:
+            bits = bits.unflatten(0, (self.batch, -1))
+        index = tuple(
+            torch.from_numpy(i).to(self.device) for i in (lanes, *(w[part] for w in fault.where))
+        )
+        before = bits[index].cpu().numpy()
+        after = before ^ fault.masks[part]
+        bits[index] = torch.from_numpy(after).to(self.device)
+        runs = fault.runs[part]
+        self.before[runs], self.after[runs] = before, after
+        self.fired[runs] += 1
+
+    def _join(self, step: Step, dirty: list[int]) -> list[Cell]:
+        """Line up the rows of several inputs; rows that an input has not dirtied come from golden."""
+        states = [self._states[i] for i in dirty]
+        result = []
+        for lanes, alive in self._line_up(states):
+            values = []
+            for node in step.inputs:
+                state = self._states.get(node)
+                if state is None:
+                    values.append(self._golden_rows(node, lanes.runs[: lanes.count]))
+                else:
+                    values.append(self._aligned(node, state, lanes, alive))
+            result.append(Cell(lanes, step.function(values), alive, lanes.count))
+        return result
+
+    def _line_up(self, states: list[State]) -> list[tuple[Lanes, np.ndarray]]:
+        """Every dirty run in exactly one lane, keeping the lanes that inputs have already."""
+        union: dict[Lanes, np.ndarray] = {}
+        for state in states:
+            for cell in state.cells:
+                seen = union.get(cell.lanes)
+                union[cell.lanes] = cell.alive if seen is None else seen | cell.alive
+        taken = np.zeros(len(self.rows), dtype=bool)
+        result: list[tuple[Lanes, np.ndarray]] = []
+        left: list[np.ndarray] = []
+        for lanes, alive in sorted(union.items(), key=lambda item: -int(item[1].sum())):
+            runs = lanes.runs[alive]
+            repeated = taken[runs]
+            if not repeated.any():
+                result.append((lanes, alive))
+            else:
+                runs = runs[~repeated]
+                if 2 * len(runs) < self.batch:
+                    left.append(runs)
+                    taken[runs] = True
+                    continue
+                fewer = alive.copy()
+                fewer[alive.nonzero()[0][repeated]] = False
+                result.append((lanes, fewer))
+            taken[runs] = True
+        rest = np.concatenate(left) if left else np.zeros(0, dtype=np.int64)
+        for start in range(0, len(rest), self.batch):
+            part = rest[start : start + self.batch]
+            alive = np.zeros(self.batch, dtype=bool)
+            alive[: len(part)] = True
+            result.append((Lanes(self.batch, part), alive))
+        return result
+
+    def _aligned(self, node: int, state: State, lanes: Lanes, alive: np.ndarray) -> Tensor:
+        """The values of an input with its rows in the given lanes."""
+        layout = self.schedule.layouts[node]
+        cell_of, lane_of = state.locate(len(self.rows))
+        own = next((i for i, c in enumerate(state.cells) if c.lanes is lanes), -1)
+        wanted = alive.nonzero()[0]
+        runs = lanes.runs[wanted]
+        source = cell_of[runs]
+        if own >= 0:
+            cell = state.cells[own]
+            stale = (source != own) & ((source >= 0) | (wanted >= cell.known))
+            if not stale.any():
+                return cell.value
+            if not _writable(cell.value):
+                cell.value = cell.value.contiguous()
+            wanted, runs, source = wanted[stale], runs[stale], source[stale]
+            clean = wanted[source < 0]
+            if len(clean):
+                self._copy_golden(layout, node, cell, clean)
+            value = cell.value
+        else:
+            value = self._golden_rows(node, lanes.runs[: lanes.count])
+        for i in np.unique(source[source >= 0]):
+            chosen = source == i
+            put(layout, value, wanted[chosen], state.cells[i].value, lane_of[runs[chosen]].astype(np.int64))
+        return value
+
+
+def _boolean(layout: Layout) -> Layout:
+    return Layout(layout.shape, layout.stride, torch.bool, layout.dim, layout.group)
+
+
+def _writable(value: Tensor) -> bool:
+    return all(s != 0 for s, n in zip(value.stride(), value.shape, strict=True) if n > 1)
+
+

@@ -1,0 +1,212 @@
+"""Traces a detector through autograd into one graph, and proves that rows are independent."""
+
+import operator
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from progip.engine.incremental.graph import (
+    Layout,
+    Node,
+    NotTraceable,
+    Ref,
+    refs,
+    same_bits,
+    value_free,
+)
+from progip.engine.incremental.markers import SITE, MarkedPipeline, Markers, SiteKey
+from progip.engine.incremental.rewrites import cheaper
+from progip.engine.pipeline import Pipeline
+
+__all__ = ["NotTraceable", "Traced"]
+
+
+class Traced:
+    """One detector as a flat graph; made once per network, method and ranges, shared by all cells.
+
+    Args:
+        pipeline: the detector.
+        images: (B, channels, height, width) images, all different; every batch that is executed
+            will have this shape.
+
+    Attributes:
+        nodes: the operations, in order of execution.
+        constants: the values of those nodes that do not depend on the images.
+        outputs: the nodes of logits, gradient maximum and score, then the columns of the range
+            excesses of the first and of the second forward pass.
+        sites: the node of every mark.
+
+    Raises:
+        NotTraceable: control flow depends on values, the batch mixes, or kernels give a row other
+            bits at another position of the batch.
+    """
+
+    def __init__(self, pipeline: Pipeline, images: Tensor) -> None:
+        self.pipeline = pipeline
+        self.batch = len(images)
+        if self.batch < 2:
+            raise NotTraceable("a batch of one row uses other kernels than larger ones")
+        self.device = images.device
+        self.nodes: list[Node] = []
+        self.constants: dict[int, Any] = {}
+        self.sites: dict[SiteKey, int] = {}
+        self.outputs: list[int] = []
+        self._dummies: dict[tuple[Any, ...], Tensor] = {}
+        self._build(pipeline, images)
+
+    def _build(self, pipeline: Pipeline, images: Tensor) -> None:
+        """Number the nodes while running them on a batch, on its rows moved, and on fewer rows."""
+        moved = torch.roll(torch.arange(self.batch, device=images.device), 1)
+        fewer = 3 if self.batch != 3 else 4
+        few = images[torch.arange(fewer, device=images.device) % self.batch]
+        graph, keys = _trace(pipeline, images)
+        small, _ = _trace(pipeline, few)
+        if [n.target for n in graph.nodes if n.op == "call_function"] != [
+            n.target for n in small.nodes if n.op == "call_function"
+        ]:
+            raise NotTraceable("its operations depend on the size of the batch")
+        number: dict[fx.Node, int] = {}
+        for (node, given, value), (_, _, turned), (_, _, less) in zip(
+            _run(graph, images), _run(graph, images[moved]), _run(small, few), strict=True
+        ):
+            if node.op == "output":
+                self.outputs = [number[n] for n in node.args[0]]  # type: ignore[union-attr]
+                self._check_outputs(pipeline, images, value)
+                continue
+            made = self._node(node, number)
+            number[node] = len(self.nodes)
+            self.nodes.append(made)
+            if not made.inputs and node.op != "placeholder":
+                self.constants[number[node]] = value
+            elif isinstance(value, Tensor):
+                made.layout = _layout(node, value, less, self.batch, fewer)
+                if made.layout is None:
+                    if not same_bits(value, turned):
+                        raise NotTraceable(f"'{node.name}' mixes the images of a batch")
+                    self.constants[number[node]] = value
+                elif not same_bits(
+                    made.layout.rows(value)[moved].contiguous(),
+                    made.layout.rows(turned).contiguous(),
+                ):
+                    raise NotTraceable(
+                        f"'{node.name}' gives a row other bits at another position of the batch"
+                    )
+            other = cheaper(node.target, given) if made.inputs else None
+            if other is not None and _same(other(*given), value):
+                made.target = other
+            if node.target is SITE:
+                made.site = int(node.args[1])  # type: ignore[arg-type]
+                self.sites[keys[made.site]] = number[node]
+
+    def _node(self, node: fx.Node, number: dict[fx.Node, int]) -> Node:
+        if node.op != "call_function":
+            return Node(None, (), {}, ())
+        args = list(fx.node.map_arg(node.args, lambda n: Ref(number[n])))
+        kwargs = dict(fx.node.map_arg(node.kwargs, lambda n: Ref(number[n])))
+        for position in value_free(node.target, args):
+            if position < len(args) and isinstance(args[position], Ref):
+                layout = self.nodes[args[position].node].layout
+                if layout is not None:
+                    args[position] = self._dummy(layout)
+        inputs = [n for n in refs([*args, *kwargs.values()]) if n not in self.constants]
+        return Node(node.target, tuple(args), kwargs, tuple(dict.fromkeys(inputs)))  # type: ignore[arg-type]
+
+    def _dummy(self, layout: Layout) -> Tensor:
+        key = (layout.shape, layout.stride, layout.dtype)
+        if key not in self._dummies:
+            self._dummies[key] = layout.empty(self.device).zero_()
+        return self._dummies[key]
+
+    def _check_outputs(self, pipeline: Pipeline, images: Tensor, value: Any) -> None:
+        seen = pipeline(images)
+        columns = [*seen.excess_first.unbind(1), *seen.excess_second.unbind(1)]
+        expected = [seen.logits, seen.grad_max, seen.score, *columns]
+        if not all(same_bits(a, b) for a, b in zip(expected, value, strict=True)):
+            raise NotTraceable("the traced graph computes other values than the network")
+
+
+def _trace(pipeline: Pipeline, images: Tensor) -> tuple[fx.Graph, list[SiteKey]]:
+    markers = Markers()
+    marked = MarkedPipeline(pipeline)
+
+    def function(batch: Tensor) -> list[Tensor]:
+        seen = marked(batch, markers.enter)
+        return [
+            seen.logits,
+            seen.grad_max,
+            seen.score,
+            *seen.excess_first,
+            *seen.excess_second,
+        ]
+
+    try:
+        with markers.on(pipeline.network, len(images)):
+            module = make_fx(function, tracing_mode="real", _allow_non_fake_inputs=True)(images)
+        if any(_mutates(node) for node in module.graph.nodes):
+            module = make_fx(
+                torch.func.functionalize(module, remove="mutations"), tracing_mode="real"
+            )(images)
+    except Exception as error:  # whatever a network does that tracing cannot follow
+        raise NotTraceable(f"tracing failed: {type(error).__name__}: {error}") from error
+    _drop_dead(module.graph)
+    return module.graph, markers.keys
+
+
+def _mutates(node: fx.Node) -> bool:
+    return node.op == "call_function" and getattr(node.target, "_schema", None) is not None and (
+        node.target._schema.is_mutable  # type: ignore[union-attr]
+    )
+
+
+def _drop_dead(graph: fx.Graph) -> None:
+    """Remove what no output needs; marks stay, since a fault there must fire too."""
+    for node in reversed(list(graph.nodes)):
+        if not node.users and node.op in ("call_function", "get_attr") and node.target is not SITE:
+            graph.erase_node(node)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return all(_same(x, y) for x, y in zip(a, b, strict=True) if x is not None)
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and same_bits(a, b)
+
+
+def _run(graph: fx.Graph, images: Tensor) -> Iterator[tuple[fx.Node, tuple[Any, ...], Any]]:
+    """Evaluate a graph: each node, its arguments, its value, which is kept until its last use."""
+    values: dict[fx.Node, Any] = {}
+    left = {node: len(node.users) for node in graph.nodes}
+    with torch.no_grad():
+        for node in graph.nodes:
+            args: tuple[Any, ...] = ()
+            if node.op == "placeholder":
+                value: Any = images
+            elif node.op == "get_attr":
+                value = operator.attrgetter(str(node.target))(graph.owning_module)
+            else:
+                args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)  # type: ignore[misc]
+                value = args[0] if node.op == "output" else node.target(*args, **kwargs)  # type: ignore[operator]
+            yield node, args, value
+            values[node] = value
+            for used in (node, *node.all_input_nodes):
+                left[used] -= used is not node
+                if left[used] == 0:
+                    values.pop(used, None)
+
+
+def _layout(
+    node: fx.Node, value: Tensor, less: Tensor, batch: int, fewer: int
+) -> Layout | None:
+    """Where the batch lies in a value, from its shape at two batch sizes; None if nowhere."""
+    if value.dim() != less.dim():
+        raise NotTraceable(f"'{node.name}' changes its number of axes with the batch size")
+    differing = [d for d in range(value.dim()) if value.shape[d] != less.shape[d]]
+    if not differing:
+        return None
+    dim = differing[0]
+    group = value.shape[dim] // batch
+    if len(differing) > 1 or (group * batch, group * fewer) != (value.shape[dim], less.shape[dim]):
+        raise NotTraceable(f"the batch does not lie along one axis of '{node.name}'")
+    return Layout(tuple(value.shape), tuple(value.stride()), value.dtype, dim, group)

@@ -1,0 +1,86 @@
+"""The executors of a campaign: equal rows, a self-check that bites, a fallback that is said."""
+
+import logging
+
+import pytest
+from pandas.testing import assert_frame_equal
+
+from progip import records
+from progip.campaign import subject
+from progip.campaign.execution import IncrementalExecutor, Pace
+from progip.engine.incremental import NotTraceable
+from progip.errors import ProgipError
+
+
+@pytest.mark.parametrize("method", ["odin", "mahalanobis"])
+@pytest.mark.parametrize("fault_pass", records.PASSES)
+def test_incremental_rows_are_those_of_the_reference(run, method: str, fault_pass: str) -> None:
+    cell = ("runs=300", f"ood_method={method}", f"pass={fault_pass}")
+    assert_frame_equal(
+        run("executor=incremental", "name=incremental", *cell),
+        run("executor=reference", "name=reference", *cell),
+    )
+
+
+def test_rows_do_not_depend_on_memory_or_self_check(run) -> None:
+    plain = run("runs=200", "name=plain")
+    assert_frame_equal(run("runs=200", "name=m", "golden_memory=1_048_576"), plain)
+    assert_frame_equal(run("runs=200", "name=s", "self_check=0"), plain)
+    assert_frame_equal(run("runs=200", "name=r", "self_check=1"), plain)
+
+
+def test_the_self_check_stops_a_wrong_executor(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = IncrementalExecutor.run
+
+    def wrong(self, plan):
+        observed = right(self, plan)
+        observed["score"] = observed["score"].copy()
+        observed["score"][20] += 1e-12
+        return observed
+
+    monkeypatch.setattr(IncrementalExecutor, "run", wrong)
+    with pytest.raises(RuntimeError, match=r"self-check failed.*score=.*'run_id': 20,"):
+        run("runs=60", "self_check=0.1")
+    assert len(run("runs=60", "self_check=0", "name=unchecked")) == 60
+
+
+def test_what_cannot_be_traced_is_executed_by_the_reference(
+    run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = run("runs=40", "name=traced")
+
+    def refuse(*_: object) -> None:
+        raise NotTraceable("control flow depends on values")
+
+    monkeypatch.setattr(subject, "Traced", refuse)
+    subject._ready.clear()
+    with caplog.at_level(logging.WARNING):
+        assert_frame_equal(run("runs=40", "name=untraced"), expected)
+    assert "control flow depends on values" in caplog.text
+    subject._ready.clear()
+
+
+def test_blocks_last_about_two_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 10.0, 20.0, 21.0])
+    monkeypatch.setattr("progip.campaign.execution.time.monotonic", lambda: next(clock))
+    pace = Pace(100)
+    assert pace.shards() == 1
+    with pace.measured(100):  # 10 runs per second
+        pass
+    assert pace.shards() == 12
+    with pace.measured(1):
+        pass
+    assert pace.shards() == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("executor=fast", "executor='fast' is not one of incremental, reference"),
+        ("self_check=2", "self_check=2"),
+        ("golden_memory=5", "golden_memory=5"),
+    ],
+)
+def test_wrong_settings(run, override: str, named: str) -> None:
+    with pytest.raises(ProgipError, match=named):
+        run(override)
