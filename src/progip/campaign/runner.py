@@ -17,8 +17,11 @@ from tqdm import tqdm
 from progip import records
 from progip.campaign import provenance, store
 from progip.campaign.judge import golden_evidence, judge
+from progip.campaign.planning import Planner
 from progip.campaign.settings import CellSettings, identity
+from progip.campaign.sizing import known_seconds_per_run, remember_speed
 from progip.campaign.subject import Subject, prepare
+from progip.campaign.watching import Watch
 from progip.engine.reference import ReferenceExecutor
 
 log = logging.getLogger(__name__)
@@ -56,27 +59,44 @@ def run_cell(settings: CellSettings, config: dict[str, Any]) -> Path:
         "fault_model": identity(settings.fault_model),
         "fault_pass": settings.fault_pass,
         "seed": settings.seed,
+        "sampling": identity(settings.sampling),
     }
     cell_identity = {**execution_identity, "protection": identity(settings.protection)}
     store.check_same_identity(folder, cell_identity)
     store.check_same_identity(execution_folder, execution_identity)
     settings.fault_model.select(subject.modules)
-    with FileLock(execution_folder / ".lock"):
-        done = _execute(settings, subject, execution_folder, execution_identity)
-    with FileLock(folder / ".lock"):
-        _judge(settings, subject, folder, cell_identity, config, done)
+    sites = settings.fault_model.select(subject.sites[settings.fault_pass])
+    planner = Planner(settings, subject, sites, execution_folder)
+    faults = planner.population.size
+    size = settings.sizing.size(settings.runs, faults)
+    seconds = known_seconds_per_run(settings.fault_key)
+    log.info("%s: %s", settings.fault_key, settings.sizing.announcement(size, faults, seconds))
+    watch = Watch(settings, folder, size)
+    for runs in watch.looks:
+        with FileLock(execution_folder / ".lock"):
+            done = _execute(settings, subject, planner, execution_folder, execution_identity, runs)
+        with FileLock(folder / ".lock"):
+            _judge(settings, subject, planner, folder, cell_identity, config, done, runs)
+            if watch.enough(runs):
+                break
+    watch.record()
     return folder
 
 
 def _execute(
-    settings: CellSettings, subject: Subject, folder: Path, identity_: dict[str, Any]
+    settings: CellSettings,
+    subject: Subject,
+    planner: Planner,
+    folder: Path,
+    identity_: dict[str, Any],
+    runs: int,
 ) -> list[store.Shard]:
-    """Execute the runs that no shard holds yet; returns every shard."""
+    """Execute the runs below ``runs`` that no shard holds yet; returns every shard."""
     done = store.shards(folder, records.EXECUTION)
-    missing = list(store.gaps(done, settings.runs, settings.shard_size))
-    sites = settings.fault_model.select(subject.sites[settings.fault_pass])
+    missing = list(planner.pieces(store.gaps(done, runs, settings.shard_size)))
+    sites = planner.population.sites
     if not missing:
-        log.info("%s: all %d runs are executed already", settings.fault_key, settings.runs)
+        log.info("%s: all %d runs are executed already", settings.fault_key, runs)
         return done
     store.write_json(
         folder / store.MANIFEST,
@@ -92,9 +112,7 @@ def _execute(
     finished = 0
     with tqdm(total=total, desc=settings.fault_key, unit="run", disable=None) as bar:
         for start, stop in missing:
-            plan = settings.fault_model.plan(
-                sites, len(images), settings.seed, settings.fault_key, start, stop
-            )
+            plan = planner.plan(start, stop)
             table = observed_table(plan, golden, executor.run(plan))
             done.append(store.write_shard(folder, start, stop, table))
             bar.update(stop - start)
@@ -108,6 +126,7 @@ def _execute(
                     settings.fault_key, finished, total, rate, left,
                 )  # fmt: skip
     seconds = time.monotonic() - begun
+    remember_speed(settings.fault_key, seconds / total)
     log.info(
         "%s: %d runs executed in %.1f s, %.0f runs/s",
         settings.fault_key, total, seconds, total / seconds,
@@ -132,32 +151,41 @@ def observed_table(plan: pa.Table, golden: pa.Table, observed: dict[str, np.ndar
 def _judge(
     settings: CellSettings,
     subject: Subject,
+    planner: Planner,
     folder: Path,
     identity_: dict[str, Any],
     config: dict[str, Any],
     executed: list[store.Shard],
+    runs: int,
 ) -> None:
-    """Write the cell's rows for executed runs that have none yet, and its manifest."""
+    """Write the cell's rows for executed runs that have none yet, and its manifest.
+
+    Where a rate is watched, runs beyond the look (of another protection's cell) are left alone.
+    """
     protection = settings.protection
     thresholds = protection.calibrate(
         subject.clean, gradient_vanishes=subject.method.gradient_vanishes
     )
     clean = protection.judge(golden_evidence(subject.evaluation(settings.population)), thresholds)
     names = settings.names
-    layers = settings.fault_model.select(subject.sites[settings.fault_pass])
+    layers = planner.population.sites
+    judged = store.shards(folder, records.RESULT)
+    held = judged if settings.stopping.quantity else executed
+    runs = max([runs, *(shard.stop for shard in held)])
     store.write_json(
         folder / store.MANIFEST,
         {
             "kind": "cell",
             "schema_version": SCHEMA_VERSION,
             "cell": names,
-            "runs": max(settings.runs, executed[-1].stop),
+            "runs": runs,
             "seed": settings.seed,
             "identity": identity_,
             "config_hash": hashlib.sha256(
                 json.dumps(identity_, sort_keys=True).encode()
             ).hexdigest(),
             "config": config,
+            "sampling": planner.describe(),
             "thresholds": {"ood": subject.ood_threshold, **thresholds},
             "clean": {"images": len(clean.alarm), "alarms": int(clean.alarm.sum())},
             "base_metrics": subject.base_metrics,
@@ -173,11 +201,18 @@ def _judge(
             ],
         },
     )  # fmt: skip
-    judged = {(s.start, s.stop) for s in store.shards(folder, records.RESULT)}
-    for shard in executed:
-        if (shard.start, shard.stop) not in judged:
-            rows = judge(
-                pq.read_table(shard.path), names, protection, thresholds, subject.ood_threshold
-            )
-            store.write_shard(folder, shard.start, shard.stop, rows)
-    log.info("%s: %d runs in %s", names["cell"], executed[-1].stop, folder)
+    for start, stop in store.gaps(judged, runs, settings.shard_size):
+        rows = judge(
+            _rows(executed, start, stop), names, protection, thresholds, subject.ood_threshold
+        )
+        store.write_shard(folder, start, stop, rows)
+    log.info("%s: %d runs in %s", names["cell"], runs, folder)
+
+
+def _rows(executed: list[store.Shard], start: int, stop: int) -> pa.Table:
+    """``records.EXECUTION`` of runs start..stop-1, from one or more shards."""
+    return pa.concat_tables(
+        pq.read_table(s.path).slice(max(start - s.start, 0), stop - max(start, s.start))
+        for s in executed
+        if s.start < stop and s.stop > start
+    )
