@@ -109,19 +109,32 @@ class Tally:
             return
         self._check(columns)
         self.largest_weight = max(self.largest_weight, float(weight.max()))
-        inside = np.ones(len(weight)) if self._strata else weight.astype(np.float64)
-        if self._factors is not None:
-            pairs = zip(columns["layer"], columns["call"], strict=True)
-            try:
-                inside = inside * np.array([self._factors[str(n), int(c)] for n, c in pairs])
-            except KeyError as error:
-                raise ProgipError(f"rows name a layer {error} that the manifest lacks") from error
-        stratum = columns["stratum"] if self._strata else np.zeros(len(weight), dtype=np.int64)
-        self.sums.add(stratum, categories(columns), inside)
+        self.sums.add(self._stratum(columns), categories(columns), self._inside(columns))
 
     def moments(self) -> Moments:
         """The moments of the rows counted so far, over the categories."""
         return self.sums.moments()
+
+    def row_weights(self, columns: Mapping[str, NDArray]) -> NDArray[np.float64]:
+        """What each of these rows counts in the moments so far; they are among the counted."""
+        return self.sums.factors()[self._stratum(columns)] * self._inside(columns)
+
+    def _stratum(self, columns: Mapping[str, NDArray]) -> NDArray:
+        rows = len(columns["weight"])
+        return columns["stratum"] if self._strata else np.zeros(rows, dtype=np.int64)
+
+    def _inside(self, columns: Mapping[str, NDArray]) -> NDArray[np.float64]:
+        """The weight of each row within its stratum, for the estimand."""
+        weight = columns["weight"]
+        inside = np.ones(len(weight)) if self._strata else weight.astype(np.float64)
+        if self._factors is None:
+            return inside
+        pairs = zip(columns["layer"], columns["call"], strict=True)
+        try:
+            factors = [self._factors[str(name), int(call)] for name, call in pairs]
+        except KeyError as error:
+            raise ProgipError(f"rows name a layer {error} that the manifest lacks") from error
+        return inside * np.array(factors)
 
     def _check(self, columns: Mapping[str, NDArray]) -> None:
         weight = columns["weight"]

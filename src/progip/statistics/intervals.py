@@ -165,6 +165,16 @@ def rate_from_variance(
     return Rate(int(events), int(n), p, float(low), float(high), effective)
 
 
+def effective_interval(
+    k: NDArray[np.float64], n: float, confidence: float = 0.95, method: str = "wilson"
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`proportion_interval` for effective counts, which need not be whole; 0 <= k <= n."""
+    check_confidence(confidence)
+    _check_method(method)
+    size = np.full(k.shape, float(n))
+    return _interval(np.clip(k, 0.0, size), size, confidence, method)
+
+
 def effective_size_warning(n: float, weight: float, weight_squared: float, largest: float) -> str:
     """What is wrong with the weights of n rows, in a sentence; empty when nothing is.
 

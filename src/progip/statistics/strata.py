@@ -147,6 +147,14 @@ class StratifiedSums:
         """Probability of the strata without a row so far."""
         return float(self.shares[self.rows.sum(1) == 0].sum())
 
+    def factors(self) -> NDArray[np.float64]:
+        """What a row of each stratum counts, (H,): n W_h / n_h; 1 where there are no strata."""
+        n = self.rows.sum(1)
+        if len(n) == 1:
+            return np.ones(1)
+        result: NDArray[np.float64] = n.sum() * self.shares / np.where(n > 0, n, np.inf)
+        return result
+
     def moments(self) -> Moments:
         """The moments of the rows so far: row weights n W_h / n_h, variances within strata.
 
@@ -155,10 +163,7 @@ class StratifiedSums:
         """
         n = self.rows.sum(1)
         some = n > 0
-        size = n.sum()
-        factor = size * self.shares[some] / n[some]
-        if len(self.shares) == 1:
-            factor = np.ones(int(some.sum()))
+        factor = self.factors()[some]
         rows, sums, squares = self.rows[some], self.sums[some], self.squares[some]
         n = n[some]
         scale = factor**2 * np.where(n > 1, n / np.maximum(n - 1, 1), 1)
