@@ -78,12 +78,28 @@ class Planner:
         found = outcomes(rows, self._settings.population, self._threshold)
         failed = found["classification_failure"] | found["detection_failure"]
         stratum, strata = rows["stratum"].to_numpy(), len(self._shares)
+        counts = (np.ones(len(rows)), failed, failed & self._looks_clean(rows))
         self._pilot = Pilot(
-            np.bincount(stratum, minlength=strata),
-            np.bincount(stratum, failed, minlength=strata).astype(np.int64),
+            *(np.bincount(stratum, c, minlength=strata).astype(np.int64) for c in counts)
         )
         return self._pilot
+
+    def _looks_clean(self, rows: pa.Table) -> np.ndarray:
+        """Runs in which gradient and score, or all activations, are as in clean runs."""
+        column = {name: rows[name].to_numpy() for name in _CLUES}
+        calm = np.ones(len(rows), dtype=bool)
+        for name in ("grad_max", "score"):
+            clean, value = column[f"golden_{name}"], column[f"faulty_{name}"]
+            calm &= (value >= clean.min()) & (value <= clean.max())
+        inside: np.ndarray = column["range_excess_first"] <= 0
+        return calm | (inside & (column["range_excess_second"] <= 0))
 
     def describe(self) -> dict[str, Any]:
         """For the cell's manifest."""
         return self._settings.sampling.describe(self.population, self.pilot())
+
+
+_CLUES = (
+    "golden_grad_max", "faulty_grad_max", "golden_score", "faulty_score",
+    "range_excess_first", "range_excess_second",
+)  # fmt: skip

@@ -63,6 +63,8 @@ RATES = {
     "harmless_alarm_rate": ("harmless_alarms", "harmless"),
     "harmless_correct_alarm_rate": ("harmless_correct_alarms", "harmless_correct"),
 }
+#: later rows that a row of the pilot is worth
+PILOT_WORTH = 0.2
 ESTIMANDS = ("layer_mean", "neuron_weighted", "mac_weighted")
 
 
@@ -85,20 +87,28 @@ class Tally:
     """
 
     def __init__(self, manifest: Mapping[str, Any], estimand: str | None = None) -> None:
-        strata = (manifest.get("sampling") or {}).get("strata") or []
-        self._strata = strata
+        sampling = manifest.get("sampling") or {}
+        strata = sampling.get("strata") or []
+        self._pilot_runs = int(sampling.get("pilot_runs") or 0) if strata else 0
         self._defensive = _options(manifest).get("defensive")
-        self._uniform = (manifest.get("sampling") or {}).get("name") == "uniform"
+        self._uniform = sampling.get("name") == "uniform"
         self._factors = _factors(manifest, estimand)
-        shares = [stratum["share"] for stratum in strata] or [1.0]
-        self.sums = StratifiedSums(np.array(shares) / np.sum(shares), CATEGORIES)
+        self._stratified = bool(strata)
+        shares = np.array([stratum["share"] for stratum in strata] or [1.0])
+        allocation = np.array([stratum["allocation"] for stratum in strata] or [1.0])
+        #: of the pilot, which is allocated proportionally, and of all other rows
+        self._phases = (
+            StratifiedSums(shares, shares, CATEGORIES),
+            StratifiedSums(shares, allocation, CATEGORIES),
+        )
         self.largest_weight = 0.0
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that `add` needs."""
         names = ["weight", *FLAGS]
-        names += ["stratum"] if self._strata else []
+        names += ["stratum"] if self._stratified else []
+        names += ["run_id"] if self._pilot_runs else []
         names += ["layer", "call"] if self._factors is not None else []
         return tuple(names)
 
@@ -109,24 +119,52 @@ class Tally:
             return
         self._check(columns)
         self.largest_weight = max(self.largest_weight, float(weight.max()))
-        self.sums.add(self._stratum(columns), categories(columns), self._inside(columns))
+        stratum, kind, factor = self._stratum(columns), categories(columns), self._factor(columns)
+        pilot = self._in_pilot(columns)
+        for sums, rows in zip(self._phases, (pilot, ~pilot), strict=True):
+            sums.add(stratum[rows], kind[rows], factor[rows])
 
     def moments(self) -> Moments:
-        """The moments of the rows counted so far, over the categories."""
-        return self.sums.moments()
+        """The moments of the rows counted so far, over the categories.
+
+        The pilot decided how the later rows were allocated, so adding its rows to theirs stratum by
+        stratum would bias the rates. It is a sample of its own instead, a row of it being worth
+        PILOT_WORTH later ones: about its due where the plan gains much.
+        """
+        pilot, later = (sums.moments() for sums in self._phases)
+        one, other = self._scales()
+        return later.scaled(other) + pilot.scaled(one) if one else later
 
     def row_weights(self, columns: Mapping[str, NDArray]) -> NDArray[np.float64]:
         """What each of these rows counts in the moments so far; they are among the counted."""
-        return self.sums.factors()[self._stratum(columns)] * self._inside(columns)
+        stratum, pilot = self._stratum(columns), self._in_pilot(columns)
+        one, other = self._scales()
+        early, late = (sums.row_factors()[stratum] for sums in self._phases)
+        result: NDArray[np.float64] = np.where(pilot, one * early, other * late)
+        return result * self._factor(columns)
+
+    def _scales(self) -> tuple[float, float]:
+        """What a pilot row and a later row count, so that all together count as many as they are."""
+        pilot, later = (sums.size for sums in self._phases)
+        if not later or not pilot:
+            return float(pilot > 0), 1.0
+        scale = (pilot + later) / (PILOT_WORTH * pilot + later)
+        return PILOT_WORTH * scale, scale
+
+    def _in_pilot(self, columns: Mapping[str, NDArray]) -> NDArray[np.bool_]:
+        if not self._pilot_runs:
+            return np.zeros(len(columns["weight"]), dtype=bool)
+        early: NDArray[np.bool_] = columns["run_id"] < self._pilot_runs
+        return early
 
     def _stratum(self, columns: Mapping[str, NDArray]) -> NDArray:
         rows = len(columns["weight"])
-        return columns["stratum"] if self._strata else np.zeros(rows, dtype=np.int64)
+        return columns["stratum"] if self._stratified else np.zeros(rows, dtype=np.int64)
 
-    def _inside(self, columns: Mapping[str, NDArray]) -> NDArray[np.float64]:
-        """The weight of each row within its stratum, for the estimand."""
+    def _factor(self, columns: Mapping[str, NDArray]) -> NDArray[np.float64]:
+        """What each row counts within its stratum, for the estimand."""
         weight = columns["weight"]
-        inside = np.ones(len(weight)) if self._strata else weight.astype(np.float64)
+        inside = np.ones(len(weight)) if self._stratified else weight.astype(np.float64)
         if self._factors is None:
             return inside
         pairs = zip(columns["layer"], columns["call"], strict=True)
@@ -143,13 +181,14 @@ class Tally:
         message = "weights do not match the sampling plan of the manifest"
         if self._uniform and (weight != 1).any():
             raise ProgipError(f"{message}: a uniform plan gives every row the weight 1")
-        if self._strata:
+        if self._stratified:
             stratum = columns["stratum"]
-            if stratum.min() < 0 or stratum.max() >= len(self._strata):
-                raise ProgipError(f"{message}: it has no stratum {stratum.max()}")
-            table = np.array([s["share"] / s["allocation"] for s in self._strata])
-            expected = table[stratum]
-            if not (np.isclose(weight, expected, rtol=1e-9) | (weight == 1)).all():
+            strata = len(self._phases[0].shares)
+            if stratum.min() < 0 or stratum.max() >= strata:
+                raise ProgipError(f"{message}: it has {strata} strata, not {stratum.max()}")
+            early, late = (sums.weights[stratum] for sums in self._phases)
+            expected = np.where(self._in_pilot(columns), early, late)
+            if not np.isclose(weight, expected, rtol=1e-9).all():
                 raise ProgipError(f"{message}: a row's weight is not that of its stratum")
         elif self._defensive and weight.max() > (1 + 1e-9) / self._defensive:
             raise ProgipError(f"{message}: none can exceed 1 / {self._defensive}")
@@ -161,7 +200,7 @@ def tally_shards(
     """Count the rows of result shards, those with run_id below ``stop`` only, where given."""
     tally = Tally(manifest)
     for path in paths:
-        names = [*tally.columns, "run_id"]
+        names = list(dict.fromkeys([*tally.columns, "run_id"]))
         table = pq.read_table(path, columns=names)
         columns = {name: table[name].to_numpy() for name in names}
         keep = columns["run_id"] < stop if stop is not None else slice(None)

@@ -38,10 +38,17 @@ class Population:
 
 @dataclass(frozen=True)
 class Pilot:
-    """What the first runs of a cell showed: rows and failures of each stratum, both (H,)."""
+    """What the first runs of a cell showed, counts of each stratum, all (H,).
+
+    Attributes:
+        rows, failures: runs, and those that failed.
+        quiet: failures that some check could miss: the gradient and the score stay as clean ones
+            are, or the activations do. No protection decides this, so all share one plan.
+    """
 
     rows: np.ndarray
     failures: np.ndarray
+    quiet: np.ndarray
 
 
 @dataclass(kw_only=True)

@@ -9,9 +9,11 @@ import pyarrow as pa
 from progip.errors import ProgipError
 from progip.fault_models.random import uniforms
 from progip.sampling.base import Pilot, Population, SamplingPlan, planned
-from progip.statistics.allocation import AIMS, neyman, smoothed_rates
+from progip.statistics.allocation import AIMS, neyman, smoothed_rates, spread
 
 FACTORS = ("bit", "layer", "correct")
+#: first bit of each field of a float32 after the mantissa: exponent, sign
+FIELDS = (23, 31)
 ALLOCATIONS = ("proportional", "neyman")
 #: odd multiplier next to 2**64 divided by the golden ratio: the multiples of it, modulo 2**64, are
 #: spread evenly over every stretch of runs (Knuth, TAOCP 3, section 6.4)
@@ -28,6 +30,7 @@ class Strata:
         parts: number of parts.
         images: for each class of images its positions in the evaluation split.
         levels: (factors, H) level of each stratum in each factor, in the order of ``by``.
+        wider: (factors, H) the same, of wider levels: sign, exponent or mantissa of a bit.
         names: (H,) such as ``bit=30 layer=fc correct``.
         shares: (H,) probability under the fault model.
     """
@@ -36,6 +39,7 @@ class Strata:
     parts: int
     images: list[np.ndarray]
     levels: np.ndarray
+    wider: np.ndarray
     names: list[str]
     shares: np.ndarray
 
@@ -55,15 +59,16 @@ class Stratified(SamplingPlan):
         allocation: ``proportional`` to the fault model's probability, or ``neyman``: the first
             ``pilot`` runs are proportional and decide the allocation of all later ones.
         pilot: that number of runs.
-        aim: what Neyman's allocation is best for: ``failure_rate`` or ``detection_accuracy``.
+        aim: what Neyman's allocation is best for: ``failure_rate``, or ``detection_accuracy`` for
+            it and the share of failures that checks of gradient, score or activations detect.
         defensive: share of the later runs that stays proportional; no weight exceeds 1 over it.
     """
 
     by: list[str] = field(default_factory=lambda: ["bit", "layer", "correct"])
     allocation: str = "neyman"
-    pilot: int = 2000
+    pilot: int = 5000
     aim: str = "detection_accuracy"
-    defensive: float = 0.1
+    defensive: float = 0.3
 
     def __post_init__(self) -> None:
         if not self.by or len(set(self.by)) != len(self.by) or not set(self.by) <= set(FACTORS):
@@ -90,15 +95,19 @@ class Stratified(SamplingPlan):
     def strata(self, population: Population) -> Strata:
         """The strata of a population. Raises ProgipError when one is empty."""
         atoms = population.atoms
-        codes, labels = [], []
+        codes: list[np.ndarray] = []
+        labels: list[list[str]] = []
+        wide: list[np.ndarray] = []
         for factor in self.by:
             if factor == "bit":
                 bits = np.unique(atoms.bit)
                 codes.append(np.searchsorted(bits, atoms.bit))
                 labels.append([f"bit={b}" for b in bits])
+                wide.append(np.digitize(bits, FIELDS))
             elif factor == "layer":
                 codes.append(atoms.site)
                 labels.append([f"layer={s.layer}#{s.call}" for s in atoms.sites])
+                wide.append(np.zeros(len(atoms.sites), dtype=np.int64))
         sizes = [len(label) for label in labels]
         atom = np.ravel_multi_index(codes, sizes) if codes else np.zeros(len(atoms.bit), np.int64)
         parts = int(np.prod(sizes, dtype=np.int64))
@@ -107,6 +116,7 @@ class Stratified(SamplingPlan):
             images = [np.flatnonzero(population.correct), np.flatnonzero(~population.correct)]
             images = [chosen for chosen in images if len(chosen)]
             labels.append(["correct", "wrong"] if len(images) == 2 else ["all images"])
+            wide.append(np.arange(len(images)))
         weight = np.bincount(atom, atoms.probability, minlength=parts)
         if not (weight > 0).all():
             empty = np.unravel_index(int(np.argmin(weight)), sizes)
@@ -117,9 +127,10 @@ class Stratified(SamplingPlan):
             grid = grid[:-1]
         names = [" ".join(label[i] for label, i in zip(labels, column, strict=True))
                  for column in grid.T]  # fmt: skip
+        wider = np.stack([w[level] for w, level in zip(wide, grid, strict=True)])
         part = np.array([len(chosen) for chosen in images]) / len(population.correct)
         shares = np.outer(weight, part).ravel()
-        return Strata(atom, parts, images, grid, names, shares / shares.sum())
+        return Strata(atom, parts, images, grid, wider, names, shares / shares.sum())
 
     def shares(self, population: Population) -> np.ndarray:
         return self.strata(population).shares
@@ -128,9 +139,13 @@ class Stratified(SamplingPlan):
         """(H,) part of the runs each stratum gets; ``pilot`` None: before the pilot is done."""
         if pilot is None or self.allocation == "proportional":
             return strata.shares
-        rates = smoothed_rates(pilot.rows, pilot.failures, strata.levels)
+        failures, quiet = (
+            smoothed_rates(pilot.rows, count, strata.levels, strata.wider)
+            for count in (pilot.failures, pilot.quiet)
+        )
+        spreads = spread(strata.shares, failures, np.minimum(quiet, failures), self.aim)
         # whole parts of 2**-40: no rounding of another machine moves a run to another stratum
-        parts = np.rint(neyman(strata.shares, rates, self.aim, self.defensive) * 2.0**40)
+        parts = np.rint(neyman(strata.shares, spreads, self.defensive) * 2.0**40)
         return parts / parts.sum()
 
     def plan(

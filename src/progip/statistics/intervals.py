@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from progip.errors import ProgipError
@@ -141,6 +142,7 @@ def rate_from_variance(
     estimate: float,
     variance: float,
     kish: float,
+    degrees: float = np.inf,
     confidence: float = 0.95,
     method: str = "wilson",
 ) -> Rate:
@@ -148,8 +150,9 @@ def rate_from_variance(
 
     That is p (1 - p) / variance rows, of which a share p are events (Korn and Graubard, Survey
     Methodology 24, 1998, for Clopper-Pearson; the same for Wilson). Where no row is an event, or
-    every one is, the variance says nothing and `kish`, sum(w)^2 / sum(w^2), is the size. n and
-    events are counts of rows; n = 0 gives (0, 1). Raises ProgipError for counts that `rate`
+    every one is, the variance says nothing and `kish`, sum(w)^2 / sum(w^2), is the size. degrees:
+    of freedom of the variance; the size shrinks by the square of normal over t cut-off, as there. n
+    and events are counts of rows; n = 0 gives (0, 1). Raises ProgipError for counts that `rate`
     refuses, for a confidence outside (0, 1) and for an unknown method.
     """
     if n == 0:
@@ -161,6 +164,8 @@ def rate_from_variance(
     else:
         p = min(max(estimate, 0.0), 1.0)
         effective = p * (1 - p) / variance if variance > 0 else kish
+        tail = (1 - confidence) / 2
+        effective *= float(stats.norm.isf(tail) / stats.t.isf(tail, degrees)) ** 2
     low, high = _interval(np.array(p * effective), np.array(effective), confidence, method)
     return Rate(int(events), int(n), p, float(low), float(high), effective)
 

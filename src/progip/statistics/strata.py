@@ -14,6 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from progip.errors import ProgipError
 from progip.statistics.intervals import Rate, rate_from_sums, rate_from_variance
 
+#: rows that a group of strata must be due before its variance is its own
+LEAST_ROWS = 20
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -93,12 +96,19 @@ class Moments:
         contrast = events - share * base
         variance = float(contrast @ self.covariance @ contrast) / whole**2 if whole else 0.0
         kish = whole**2 / float(self.squares[base].sum()) if whole else 0.0
+        rest = base & ~events
+        # few rows of either kind, or few that carry the weight: the variance is itself uncertain
+        known = min(
+            float(self.total[kind].sum()) ** 2 / max(float(self.squares[kind].sum()), 1e-300)
+            for kind in (events, rest)
+        )
         return rate_from_variance(
             n=int(self.rows[base].sum()),
             events=int(self.rows[events].sum()),
             estimate=share,
             variance=variance,
             kish=kish,
+            degrees=max(known, 1.0),
             confidence=confidence,
             method=method,
         )
@@ -108,71 +118,96 @@ class StratifiedSums:
     """Keeps, row by row, what `Moments` are made of.
 
     shares: probability W_h of each stratum (H,); (1,) for a sample without strata, whose weights
-    may then differ from row to row. categories: K.
+    may then differ from row to row. allocation: part a_h of the rows each stratum is to get (H,),
+    fixed before they are drawn. categories: K.
+
+    Raises ProgipError for shares or parts that are not above 0 or do not add up to 1.
     """
 
-    def __init__(self, shares: ArrayLike, categories: int) -> None:
+    def __init__(self, shares: ArrayLike, allocation: ArrayLike, categories: int) -> None:
         self.shares = np.asarray(shares, dtype=np.float64)
-        if (
-            self.shares.ndim != 1
-            or not (self.shares > 0).all()
-            or abs(self.shares.sum() - 1) > 1e-6
-        ):
-            raise ProgipError("the shares of the strata must be above 0 and add up to 1")
+        self.allocation = np.asarray(allocation, dtype=np.float64)
+        for parts in (self.shares, self.allocation):
+            if parts.ndim != 1 or not (parts > 0).all() or abs(parts.sum() - 1) > 1e-6:
+                raise ProgipError("shares of strata must be above 0 and add up to 1")
+        if len(self.shares) != len(self.allocation):
+            raise ProgipError("give every stratum a share and an allocation")
+        self.weights = self.shares / self.allocation
         shape = (len(self.shares), categories)
         self.rows = np.zeros(shape)
-        self.sums = np.zeros(shape)
-        self.squares = np.zeros(shape)
+        self._first = np.zeros(shape)
+        self._second = np.zeros(shape)
 
-    def add(self, stratum: ArrayLike, category: ArrayLike, weight: ArrayLike) -> None:
-        """Count rows; all (rows,). weight: of the row within its stratum, 1 where all are alike.
+    @property
+    def size(self) -> float:
+        """Rows so far."""
+        return float(self.rows.sum())
+
+    def add(self, stratum: ArrayLike, category: ArrayLike, factor: ArrayLike) -> None:
+        """Count rows; all (rows,). factor: what a row counts within its stratum, 1 where all alike.
 
         Raises ProgipError for a stratum that the plan does not have.
         """
         h = np.asarray(stratum, dtype=np.int64)
         if len(h) and not (h.min() >= 0 and h.max() < len(self.shares)):
-            raise ProgipError(
-                f"stratum {h.max() if h.min() >= 0 else h.min()} is not one of the plan's "
-                f"{len(self.shares)}; the rows were drawn by another plan"
-            )
+            raise ProgipError(f"the sampling plan has {len(self.shares)} strata, not {h.max()}")
         flat = h * self.rows.shape[1] + np.asarray(category, dtype=np.int64)
-        weights = np.asarray(weight, dtype=np.float64)
-        for target, value in (
-            (self.rows, None), (self.sums, weights), (self.squares, weights**2),
-        ):  # fmt: skip
+        r = np.asarray(factor, dtype=np.float64)
+        for target, value in ((self.rows, None), (self._first, r), (self._second, r * r)):
             target += np.bincount(flat, value, minlength=target.size).reshape(target.shape)
 
-    @property
-    def unseen(self) -> float:
-        """Probability of the strata without a row so far."""
-        return float(self.shares[self.rows.sum(1) == 0].sum())
-
-    def factors(self) -> NDArray[np.float64]:
-        """What a row of each stratum counts, (H,): n W_h / n_h; 1 where there are no strata."""
-        n = self.rows.sum(1)
-        if len(n) == 1:
+    def row_factors(self) -> NDArray[np.float64]:
+        """What a row of each stratum counts in the moments, before its own factor, (H,)."""
+        if len(self.shares) == 1:
             return np.ones(1)
-        result: NDArray[np.float64] = n.sum() * self.shares / np.where(n > 0, n, np.inf)
+        group = self._groups()
+        n = self.rows.sum(1)
+        mass = np.bincount(group, n * self.weights)
+        share = np.bincount(group, self.shares)
+        scale = self.size * share / np.where(mass > 0, mass, np.inf)
+        result: NDArray[np.float64] = scale[group] * self.weights
         return result
 
     def moments(self) -> Moments:
-        """The moments of the rows so far: row weights n W_h / n_h, variances within strata.
+        """The moments of the rows so far.
 
-        A stratum with one row has no variance of its own; its square stands in. Strata without any
-        row are left out, as if the others spoke for them (see `unseen`).
+        Many strata are too small to have rows of their own, so strata of similar weights are taken
+        together until each group is due LEAST_ROWS rows (collapsed strata, Cochran 5A.12); groups
+        depend on the plan and the number of rows alone. Within a group the mean is weighted, its
+        variance linearised; groups are added with their known shares.
         """
-        n = self.rows.sum(1)
+        if len(self.shares) == 1:
+            first, second = self._first[0], self._second[0]
+            n = self.size
+            spread = np.diag(second) - (np.outer(first, first) / n if n else 0.0)
+            return Moments(self.rows[0].copy(), first.copy(), second.copy(), spread, False)
+        group = self._groups()
+        count = int(group.max()) + 1 if len(group) else 0
+        collect = np.zeros((count, len(group)))
+        collect[group, np.arange(len(group))] = 1.0
+        w = self.weights[:, None]
+        total = collect @ (w * self._first)
+        square = collect @ (w**2 * self._second)
+        cross = collect @ (w**2 * self._first)
+        n = collect @ self.rows.sum(1)
+        mass = collect @ (self.weights * self.rows.sum(1))
+        mass_square = collect @ (self.weights**2 * self.rows.sum(1))
         some = n > 0
-        factor = self.factors()[some]
-        rows, sums, squares = self.rows[some], self.sums[some], self.squares[some]
-        n = n[some]
-        scale = factor**2 * np.where(n > 1, n / np.maximum(n - 1, 1), 1)
-        lone = np.where(n > 1, 1 / n, 0)
-        covariance = np.diag(scale @ squares) - (sums.T * (scale * lone)) @ sums
-        return Moments(
-            rows.sum(0),
-            factor @ sums,
-            factor**2 @ squares,
-            covariance,
-            len(self.shares) > 1,
-        )
+        scale = np.where(some, self.size * (collect @ self.shares) / np.where(some, mass, 1), 0)
+        mean = total / np.where(some, mass, 1)[:, None]
+        inflate = scale**2 * np.where(n > 1, n / np.maximum(n - 1, 1), 1)
+        middle = (cross * inflate[:, None]).T @ mean
+        covariance = np.diag(inflate @ square) - middle - middle.T
+        covariance += (mean.T * (inflate * mass_square)) @ mean
+        return Moments(self.rows.sum(0), scale @ total, scale**2 @ square, covariance)
+
+    def _groups(self) -> NDArray[np.int64]:
+        """The group of each stratum, (H,): similar weights, at least LEAST_ROWS rows due."""
+        order = np.argsort(self.weights, kind="stable")
+        due = np.cumsum(self.size * self.allocation[order])
+        group, start, number = np.empty(len(order), dtype=np.int64), 0.0, 0
+        for place, position in enumerate(order):
+            group[position] = number
+            if due[place] - start >= LEAST_ROWS and due[-1] - due[place] >= LEAST_ROWS:
+                start, number = due[place], number + 1
+        return group
