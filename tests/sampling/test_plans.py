@@ -1,5 +1,7 @@
 """Sampling plans: what they draw, how they weigh it, and that a run depends on nothing else."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -48,15 +50,13 @@ def pilot_of(plan: SamplingPlan, p: Population) -> Pilot | None:
 @pytest.mark.parametrize("plan", PLANS, ids=lambda p: type(p).__name__)
 @given(cuts=st.lists(st.integers(0, 1500), max_size=4))
 @settings(max_examples=20, deadline=None)
-def test_a_run_does_not_depend_on_how_the_plan_is_cut(
-    plan: SamplingPlan, cuts: list[int]
-) -> None:
+def test_a_run_does_not_depend_on_how_the_plan_is_cut(plan: SamplingPlan, cuts: list[int]) -> None:
     p = population()
     pilot = pilot_of(plan, p)
     whole = plan.plan(p, 1, "k", 0, 1500, pilot)
     assert whole.schema == records.PLAN
     edges = [0, *sorted(cuts), 1500]
-    parts = [plan.plan(p, 1, "k", a, b, pilot) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [plan.plan(p, 1, "k", a, b, pilot) for a, b in pairwise(edges)]
     assert pa.concat_tables(parts).equals(whole)
     assert not plan.plan(p, 2, "k", 0, 1500, pilot)["neuron"].equals(whole["neuron"])
 

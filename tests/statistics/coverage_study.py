@@ -78,7 +78,7 @@ def study(truth: Truth, fault_pass: str, plan: str, campaigns: int, runs: int = 
                 plan,
                 quantity,
                 "none",
-            )  # fmt: skip
+            )
         )
     return results
 

@@ -144,7 +144,7 @@ class Tally:
         return result * self._factor(columns)
 
     def _scales(self) -> tuple[float, float]:
-        """What a pilot row and a later row count, so that all together count as many as they are."""
+        """What a pilot row and a later row count; all together as many as they are."""
         pilot, later = (sums.size for sums in self._phases)
         if not later or not pilot:
             return float(pilot > 0), 1.0

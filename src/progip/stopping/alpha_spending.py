@@ -34,7 +34,7 @@ class AlphaSpending(PrecisionRule):
             half = self.width(rate)
             # what the interval of this look says of the precision, at the plain critical value
             size = (self.margin / half) ** 2 if half > 0 else 1.0
-            size = max(size, information[-1] * 1.0001) if information else size
+            size = max(size, information[-1] * 1.0001 if information else 1e-12)
             z = boundary([*information, size], spent, alpha - sum(spent))
             final = estimate(float(1 - 2 * norm.sf(z)))
             last = number == len(estimates) - 1
