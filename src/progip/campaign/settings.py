@@ -1,18 +1,24 @@
 """What one cell needs to know: plain dataclasses, free of Hydra."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from progip import records
+from progip.campaign.sizing import Sizing
+from progip.campaign.tally import RATES
 from progip.datasets.base import Dataset
 from progip.errors import ProgipError
 from progip.fault_models.base import FaultModel
 from progip.models.base import Model
 from progip.ood_methods.base import OODMethod
 from progip.protections.base import Protection
+from progip.sampling.base import SamplingPlan
+from progip.sampling.uniform import Uniform
+from progip.stopping.base import StoppingRule
+from progip.stopping.none import NoStopping
 
 
 @dataclass(kw_only=True)
@@ -64,7 +70,8 @@ class CellSettings:
     """One cell: a subject, what hits it where, what watches it, and how many runs.
 
     Attributes:
-        runs: planned runs.
+        runs: planned runs; the most there can be where ``stopping`` watches a rate.
+        sampling, stopping, sizing: how faults are drawn, when it is enough, how ``runs`` is found.
         seed: of the plan; run i's fault depends on (seed, cell, i) alone.
         folder: of the cell's rows; the executed runs that protections share lie beside it.
         shard_size: runs in one Parquet file.
@@ -89,6 +96,9 @@ class CellSettings:
     golden_memory: int = 2**30
     self_check: float = 0.005
     part: int = 0
+    sampling: SamplingPlan = field(default_factory=lambda: Uniform(name="uniform"))
+    stopping: StoppingRule = field(default_factory=lambda: NoStopping(name="none"))
+    sizing: Sizing = field(default_factory=Sizing)
 
     def __post_init__(self) -> None:
         for key, value, choices in (
@@ -106,6 +116,10 @@ class CellSettings:
             raise ProgipError(f"self_check={self.self_check}: must lie between 0 and 1")
         if self.golden_memory < 2**20:
             raise ProgipError(f"golden_memory={self.golden_memory}: give at least 2**20 bytes")
+        if self.stopping.quantity not in (None, *RATES):
+            raise ProgipError(
+                f"stopping.of={self.stopping.quantity!r} is not one of {', '.join(RATES)}"
+            )
         if self.seed < 0:
             raise ProgipError(f"seed={self.seed}: must not be negative")
 
