@@ -67,6 +67,7 @@ class Schema:
     threads: int = MISSING
     executor: str = MISSING
     golden_memory: int = MISSING
+    channels_last: bool = MISSING
     self_check: float = MISSING
     part: int = MISSING
     outputs: str = MISSING
@@ -133,6 +134,8 @@ def cell_settings(cfg: DictConfig) -> CellSettings:
         ood_dataset=parts["ood_dataset"],
         ood_method=parts["ood_method"],
         batch_size=cfg.batch_size,
+        golden_memory=cfg.golden_memory,
+        channels_last=cfg.channels_last,
         device=cfg.device,
     )
     return CellSettings(
@@ -147,7 +150,6 @@ def cell_settings(cfg: DictConfig) -> CellSettings:
         shard_size=cfg.shard_size,
         threads=cfg.threads,
         executor=cfg.executor,
-        golden_memory=cfg.golden_memory,
         self_check=cfg.self_check,
         part=cfg.part,
         sampling=parts["sampling"],

@@ -26,7 +26,10 @@ class SubjectSettings:
     """What is attacked: everything golden work depends on.
 
     Attributes:
-        batch_size: rows of every batch, golden and faulty alike.
+        batch_size: most rows of a batch, golden and faulty alike.
+        golden_memory: bytes the incremental executor may use for golden values and runs under
+            way; batches are made smaller where a network would need more.
+        channels_last: keep images and activations in that memory format, often faster on CPUs.
         device: ``cpu``, ``cuda``, ``cuda:1`` or ``auto`` (CUDA where there is one).
     """
 
@@ -34,12 +37,16 @@ class SubjectSettings:
     dataset: Dataset
     ood_dataset: Dataset
     ood_method: OODMethod
-    batch_size: int = 64
+    batch_size: int = 32
+    golden_memory: int = 2**31
+    channels_last: bool = True
     device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ProgipError(f"batch_size={self.batch_size}: must be at least 1")
+        if self.golden_memory < 2**20:
+            raise ProgipError(f"golden_memory={self.golden_memory}: give at least 2**20 bytes")
 
     def torch_device(self) -> torch.device:
         """The device to run on, on CUDA with IEEE float32 and deterministic kernels.
@@ -77,7 +84,6 @@ class CellSettings:
         shard_size: runs in one Parquet file.
         threads: of torch; 0 leaves its default.
         executor: ``incremental`` or ``reference``.
-        golden_memory: bytes the incremental executor may use for golden values.
         self_check: share of the runs that the reference executes again, to be compared; 0: none.
         part: which of several processes on this cell this one is, for log lines.
     """
@@ -93,7 +99,6 @@ class CellSettings:
     shard_size: int = 5000
     threads: int = 0
     executor: str = "incremental"
-    golden_memory: int = 2**30
     self_check: float = 0.005
     part: int = 0
     sampling: SamplingPlan = field(default_factory=lambda: Uniform(name="uniform"))
@@ -114,8 +119,6 @@ class CellSettings:
             raise ProgipError(f"shard_size={self.shard_size}: must be at least 1")
         if not 0 <= self.self_check <= 1:
             raise ProgipError(f"self_check={self.self_check}: must lie between 0 and 1")
-        if self.golden_memory < 2**20:
-            raise ProgipError(f"golden_memory={self.golden_memory}: give at least 2**20 bytes")
         if self.stopping.quantity not in (None, *RATES):
             raise ProgipError(
                 f"stopping.of={self.stopping.quantity!r} is not one of {', '.join(RATES)}"
