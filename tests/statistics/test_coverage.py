@@ -77,4 +77,5 @@ def test_coverage_with_stopping(plan: str) -> None:
         for result in stopped(
             Truth.of_pass(fault_pass), fault_pass, plan, 1000, ["alpha spending"]
         ):
-            assert 0.93 <= result.coverage <= 0.98, result
+            # looks are paid for: a stopped interval may cover more than it says, never less
+            assert 0.93 <= result.coverage <= 0.99, result
