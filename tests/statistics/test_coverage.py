@@ -2,7 +2,7 @@
 
 import pytest
 from coverage_study import PASSES, QUANTITIES, Result, fixed_sizes, plans, stopped, study
-from enumeration import Truth
+from enumeration import Truth, campaign
 
 from progip.campaign.precision import rate_of
 from progip.campaign.tally import ESTIMANDS
@@ -43,15 +43,15 @@ def test_any_population_from_the_same_rows(truth: Truth, plan: str, estimand: st
 
 
 def test_stopped_campaigns_in_short(truth: Truth) -> None:
+    """Coverage holds; a stopped failure rate is a little low, see docs/statistics.md, Limits."""
     for result in stopped(truth, "first_forward", "stratified, Neyman", 40, ["alpha spending"]):
-        check(result, 0.82, 1.0)
+        assert result.coverage >= 0.82, result
+        assert abs(result.bias) * (result.variance / 40) ** 0.5 < 0.5 * result.half_width, result
         assert result.runs < 6000
 
 
-def test_adding_the_pilot_stratum_by_stratum_would_be_biased(truth: Truth) -> None:
-    """Why `Tally.moments` keeps the pilot apart."""
-    from enumeration import campaign
-
+def test_the_pilot_does_not_bias_the_rates(truth: Truth) -> None:
+    """Adding its rows stratum by stratum would, by 4 % here: `Tally.moments` keeps them apart."""
     sampling = plans()["stratified, Neyman"]
     found = [
         rate_of(campaign(truth, sampling, seed, [4000])[0], "failure_rate_before").estimate
@@ -77,4 +77,5 @@ def test_coverage_with_stopping(plan: str) -> None:
         for result in stopped(
             Truth.of_pass(fault_pass), fault_pass, plan, 1000, ["alpha spending"]
         ):
-            assert 0.93 <= result.coverage <= 0.98, result
+            # looks are paid for: a stopped interval may cover more than it says, never less
+            assert 0.93 <= result.coverage <= 0.99, result

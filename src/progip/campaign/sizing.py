@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from dataclasses import dataclass
 
 from progip.cache import cache_root
@@ -105,6 +106,8 @@ def remember_speed(cell: str, seconds_per_run: float) -> None:
     except (OSError, ValueError):
         known = {}
     try:
-        path.write_text(json.dumps({**known, cell: seconds_per_run}))
+        draft = path.with_name(f"speed-{os.getpid()}.json")  # other processes keep theirs too
+        draft.write_text(json.dumps({**known, cell: seconds_per_run}))
+        os.replace(draft, path)
     except OSError as error:
         log.debug("speed not kept: %s", error)

@@ -63,6 +63,11 @@ class Moments:
             self.stratified,
         )
 
+    def _squares_ratio(self, kind: NDArray[np.bool_]) -> float:
+        """sum(w^2) / sum(w)^2 over some categories; 0 where they have no row."""
+        total = float(self.total[kind].sum())
+        return float(self.squares[kind].sum()) / total**2 if total else 0.0
+
     def rate(
         self,
         events: NDArray[np.bool_],
@@ -97,9 +102,9 @@ class Moments:
         variance = float(contrast @ self.covariance @ contrast) / whole**2 if whole else 0.0
         kish = whole**2 / float(self.squares[base].sum()) if whole else 0.0
         rest = base & ~events
-        # few rows of either kind, or few that carry the weight: the variance is itself uncertain
-        known = min(
-            float(self.total[kind].sum()) ** 2 / max(float(self.squares[kind].sum()), 1e-300)
+        # what unequal weights leave unknown of the variance, beyond what the counts tell
+        unknown = max(
+            self._squares_ratio(kind) - 1 / max(float(self.rows[kind].sum()), 1.0)
             for kind in (events, rest)
         )
         return rate_from_variance(
@@ -108,7 +113,7 @@ class Moments:
             estimate=share,
             variance=variance,
             kish=kish,
-            degrees=max(known, 1.0),
+            degrees=max(1 / unknown, 1.0) if unknown > 1e-6 else np.inf,
             confidence=confidence,
             method=method,
         )
