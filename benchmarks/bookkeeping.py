@@ -11,16 +11,17 @@ import argparse
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = 100_000
@@ -73,26 +74,27 @@ def run_without_execution(overrides: list[str]) -> None:
 
 
 def large_campaign(source: Path, target: Path, rows: int) -> int:
-    """Copies of one real cell's rows as a campaign of cells of 100,000 runs; returns the cells."""
+    """Copies of one cell of 100,000 rows, as a campaign with its usual axes; returns the cells."""
     (manifest_file,) = [m for m in source.rglob("manifest.json") if m.parent.name == "progip"]
-    shards = sorted(manifest_file.parent.glob("part-*.parquet"))
     manifest = json.loads(manifest_file.read_text())
-    tables = [(path.name, pq.read_table(path)) for path in shards]
-    count = rows // RUNS
-    for number in range(count):
-        names = {**manifest["cell"], "protection": f"protection{number}"}
-        folder = target / "cells" / names["protection"]
+    axes = {
+        "model": [f"model{i}" for i in range(-(-rows // RUNS // 36))],
+        "ood_method": ["odin", "mahalanobis"],
+        "fault_pass": ["first_forward", "backward", "second_forward"],
+        "population": ["id", "ood"],
+        "protection": ["none", "progip", "ranger"],
+    }
+    points = list(product(*axes.values()))
+    for number, point in enumerate(points):
+        names = {**manifest["cell"], **dict(zip(axes, point, strict=True))}
+        folder = target / f"cell{number}"
         folder.mkdir(parents=True)
         identity = {**manifest["identity"], "protection": {"name": names["protection"]}}
         content = {**manifest, "cell": names, "identity": identity}
         (folder / "manifest.json").write_text(json.dumps(content))
-        for name, table in tables:
-            column = pa.array([names["protection"]] * len(table))
-            place = table.schema.get_field_index("protection")
-            pq.write_table(
-                table.set_column(place, "protection", column), folder / name, compression="zstd"
-            )
-    return count
+        for shard in manifest_file.parent.glob("part-*.parquet"):
+            shutil.copyfile(shard, folder / shard.name)
+    return len(points)
 
 
 def show(what: str, cost: Cost) -> None:

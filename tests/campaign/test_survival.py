@@ -102,7 +102,7 @@ def file_size_limit() -> None:
 def test_a_shard_that_cannot_be_written(tmp_path: Path, undisturbed: pa.Table) -> None:
     cell = small_cell(tmp_path)
     process = torture.start(cell, file_size_limit)
-    process.join(60)
+    process.join(200)
     assert process.exitcode == 1
     message = recorded_failure(cell[0].folder) or ""
     assert os.strerror(errno.EFBIG) in message
@@ -127,7 +127,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk(small_disk: Path, undisturbed: pa.Table) -> None:
     cell = small_cell(small_disk)
     process = torture.start(cell)
-    process.join(60)
+    process.join(200)
     assert process.exitcode == 1
     assert 0 < torture.held_runs(cell) < 200
     assert torture.litter(cell) == []
@@ -139,7 +139,7 @@ def test_two_at_once_share_the_shards(tmp_path: Path, undisturbed: pa.Table) -> 
     cell = small_cell(tmp_path)
     processes = [torture.start(cell, torture.slow_writes) for _ in range(2)]
     for process in processes:
-        process.join(120)
+        process.join(240)
     assert [process.exitcode for process in processes] == [0, 0]
     check(cell, undisturbed)
 
@@ -150,7 +150,7 @@ def test_one_of_two_is_killed_and_the_other_ends_it(tmp_path: Path, undisturbed:
     while torture.held_runs(cell) < 40:
         time.sleep(0.01)
     assert torture.kill(one, 0) == -signal.SIGKILL
-    other.join(120)
+    other.join(240)
     assert other.exitcode == 0
     assert torture.same_bytes(torture.result(cell), undisturbed)
     check(cell, undisturbed)

@@ -31,7 +31,14 @@ Prepare = Callable[[], None]
 
 def small_cell(folder: Path, *overrides: str) -> Cell:
     """A cell below a folder, as ``run_cell`` takes it."""
-    small = ["batch_size=16", "shard_size=20", "runs=200", "threads=1", f"outputs={folder}"]
+    small = [
+        "executor=reference",
+        "batch_size=16",
+        "shard_size=20",
+        "runs=200",
+        "threads=1",
+        f"outputs={folder}",
+    ]
     cfg = composed([*small, *overrides], ROOT / "conf")
     return cell_settings(cfg), resolved(cfg)
 
@@ -46,7 +53,7 @@ def start(cell: Cell, prepare: Prepare | None = None) -> BaseProcess:
 def finish(cell: Cell) -> None:
     """Run the cell to its end in a process of its own, as the user's same command would."""
     process = start(cell)
-    process.join(120)
+    process.join(240)
     assert process.exitcode == 0
 
 
@@ -55,7 +62,7 @@ def kill(process: BaseProcess, after: float, number: int = signal.SIGKILL) -> in
     process.join(after)
     if process.is_alive():
         os.kill(process.pid or 0, number)
-    process.join(60)
+    process.join(200)
     return process.exitcode
 
 
