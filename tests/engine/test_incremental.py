@@ -171,6 +171,11 @@ def test_says_why_a_network_cannot_be_traced(network: type[nn.Module], reason: s
         Traced(pipeline, images)
 
 
+def test_tracing_leaves_the_gradient_mode_alone() -> None:
+    prepared()
+    assert torch.is_grad_enabled()
+
+
 def test_too_little_memory_is_refused() -> None:
     pipeline, images, traced = prepared()
     sites = find_sites(pipeline.network, pipeline.method, images[:2])["first_forward"]

@@ -175,22 +175,22 @@ def _run(graph: fx.Graph, images: Tensor) -> Iterator[tuple[fx.Node, tuple[Any, 
     """Evaluate a graph: each node, its arguments, its value, which is kept until its last use."""
     values: dict[fx.Node, Any] = {}
     left = {node: len(node.users) for node in graph.nodes}
-    with torch.no_grad():
-        for node in graph.nodes:
-            args: tuple[Any, ...] = ()
-            if node.op == "placeholder":
-                value: Any = images
-            elif node.op == "get_attr":
-                value = operator.attrgetter(str(node.target))(graph.owning_module)
-            else:
-                args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+    for node in graph.nodes:
+        args: tuple[Any, ...] = ()
+        if node.op == "placeholder":
+            value: Any = images
+        elif node.op == "get_attr":
+            value = operator.attrgetter(str(node.target))(graph.owning_module)
+        else:
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+            with torch.no_grad():  # not around the loop: generators take turns
                 value = args[0] if node.op == "output" else node.target(*args, **kwargs)
-            yield node, args, value
-            values[node] = value
-            for used in (node, *node.all_input_nodes):
-                left[used] -= used is not node
-                if left[used] == 0:
-                    values.pop(used, None)
+        yield node, args, value
+        values[node] = value
+        for used in (node, *node.all_input_nodes):
+            left[used] -= used is not node
+            if left[used] == 0:
+                values.pop(used, None)
 
 
 def _layout(
