@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from progip.campaign import store
 from progip.campaign.replay import cell_of, replay, spread
+from progip.campaign.tally import ESTIMANDS
 from progip.config import build, cell_settings, composed, entry
 from progip.datasets.base import Dataset
 from progip.errors import ProgipError
@@ -20,7 +21,14 @@ from progip.report.status import load_status
 
 def report(arguments: argparse.Namespace) -> None:
     """Print the tables of a campaign and write them as Markdown and CSV."""
-    print(write_report(arguments.folder, arguments.out, allow_mixed=arguments.allow_mixed))
+    print(
+        write_report(
+            arguments.folder,
+            arguments.out,
+            allow_mixed=arguments.allow_mixed,
+            estimand=arguments.estimand,
+        )
+    )
 
 
 def show_status(arguments: argparse.Namespace) -> None:
@@ -94,6 +102,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", help="where the files go; default FOLDER/report")
     sub.add_argument(
         "--allow-mixed", action="store_true", help="merge cells of different seeds, weights or data"
+    )
+    sub.add_argument(
+        "--estimand",
+        choices=ESTIMANDS,
+        help="whom the rates speak of; default: as the fault model hits layers",
     )
     sub.set_defaults(action=report)
 

@@ -19,12 +19,15 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from progip.campaign.settings import CellSettings, SubjectSettings
+from progip.campaign.sizing import Sizing
 from progip.datasets.base import Dataset
 from progip.errors import ProgipError
 from progip.fault_models.base import FaultModel
 from progip.models.base import Model
 from progip.ood_methods.base import OODMethod
 from progip.protections.base import Protection
+from progip.sampling.base import SamplingPlan
+from progip.stopping.base import StoppingRule
 
 T = TypeVar("T")
 
@@ -35,6 +38,8 @@ GROUPS: dict[str, type] = {
     "ood_method": OODMethod,
     "protection": Protection,
     "fault_model": FaultModel,
+    "sampling": SamplingPlan,
+    "stopping": StoppingRule,
 }
 
 
@@ -62,6 +67,7 @@ class Schema:
     threads: int = MISSING
     executor: str = MISSING
     golden_memory: int = MISSING
+    channels_last: bool = MISSING
     self_check: float = MISSING
     part: int = MISSING
     outputs: str = MISSING
@@ -73,6 +79,9 @@ class Schema:
     protection: dict[str, Any] = field(default_factory=dict)
     fault_model: dict[str, Any] = field(default_factory=dict)
     fault_pass: FaultPass = field(default_factory=FaultPass)
+    sampling: dict[str, Any] = field(default_factory=dict)
+    stopping: dict[str, Any] = field(default_factory=dict)
+    sizing: Sizing = field(default_factory=Sizing)
 
 
 def register() -> None:
@@ -125,6 +134,8 @@ def cell_settings(cfg: DictConfig) -> CellSettings:
         ood_dataset=parts["ood_dataset"],
         ood_method=parts["ood_method"],
         batch_size=cfg.batch_size,
+        golden_memory=cfg.golden_memory,
+        channels_last=cfg.channels_last,
         device=cfg.device,
     )
     return CellSettings(
@@ -139,9 +150,11 @@ def cell_settings(cfg: DictConfig) -> CellSettings:
         shard_size=cfg.shard_size,
         threads=cfg.threads,
         executor=cfg.executor,
-        golden_memory=cfg.golden_memory,
         self_check=cfg.self_check,
         part=cfg.part,
+        sampling=parts["sampling"],
+        stopping=parts["stopping"],
+        sizing=OmegaConf.to_object(cfg.sizing),  # type: ignore[arg-type]
     )
 
 

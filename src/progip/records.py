@@ -16,6 +16,7 @@ PLAN = pa.schema(
         ("neuron", pa.int64()),  # flat index into one sample's tensor, channels first
         ("bit", pa.int8()),  # 0 = least significant, 31 = sign
         ("weight", pa.float64()),  # target probability over sampling probability
+        ("stratum", pa.int32()),  # position in the sampling plan's strata; 0 where it has none
     ]
 )
 

@@ -59,7 +59,10 @@ def runs(
 
 def table_of(rows: Iterable[Row], names: dict[str, str]) -> pa.Table:
     """Result rows with every column; flags default to False."""
-    full = [{**DEFAULTS, **dict.fromkeys(FLAGS, False), **names, **row} for row in rows]
+    full = [
+        {**DEFAULTS, "sample_index": row["run_id"], **dict.fromkeys(FLAGS, False), **names, **row}
+        for row in rows
+    ]
     return pa.Table.from_pylist(full, schema=records.RESULT)
 
 

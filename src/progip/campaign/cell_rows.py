@@ -13,6 +13,7 @@ from progip import records
 from progip.campaign import provenance, store
 from progip.campaign.claims import SharedWork
 from progip.campaign.judge import golden_evidence, judge
+from progip.campaign.planning import Planner
 from progip.campaign.progress import remove_dead
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import Subject
@@ -26,6 +27,7 @@ class CellRows:
     Rows that do not belong to an executed shard, start to stop, are set aside and judged again.
 
     Args:
+        planner: of the cell, for the manifest.
         work: on the execution whose runs are judged.
     """
 
@@ -33,12 +35,13 @@ class CellRows:
         self,
         settings: CellSettings,
         subject: Subject,
+        planner: Planner,
         folder: Path,
         identity: dict[str, Any],
         work: SharedWork,
     ) -> None:
         self.settings, self.subject, self.folder = settings, subject, folder
-        self._identity = identity
+        self._identity, self._planner, self._runs = identity, planner, work.runs
         with store.locked(work.folder), store.locked(folder):
             store.remove_leftovers(folder, work.held())
             remove_dead(folder)
@@ -48,8 +51,12 @@ class CellRows:
             for shard in judged:
                 if (shard.start, shard.stop) not in executed:
                     store.set_aside(shard.path, "its execution is not there")
-        self._judged = {(s.start, s.stop) for s in judged} & executed
-        self.complete = executed == self._judged
+        self.judged = {(s.start, s.stop) for s in judged} & executed
+        self.complete = self.judged >= {shard for shard in executed if self._wanted(shard[0])}
+
+    def _wanted(self, start: int) -> bool:
+        """Whether a shard belongs to this cell: with a stopping rule, none beyond the look."""
+        return self.settings.stopping.quantity is None or start < self._runs
 
     @property
     def planned(self) -> int:
@@ -74,15 +81,15 @@ class CellRows:
             observed, settings.names, settings.protection, self.thresholds, subject.ood_threshold
         )
         store.write_shard(self.folder, start, stop, rows)
-        self._judged.add((start, stop))
+        self.judged.add((start, stop))
         return rows
 
     def judge_all(self, executed: Iterable[store.Shard]) -> None:
         """Judge every executed shard that has no rows yet."""
         with store.locked(self.folder):
-            self._judged |= {(s.start, s.stop) for s in store.named_shards(self.folder)}
+            self.judged |= {(s.start, s.stop) for s in store.named_shards(self.folder)}
             for shard in executed:
-                if (shard.start, shard.stop) not in self._judged:
+                if (shard.start, shard.stop) not in self.judged and self._wanted(shard.start):
                     self.judge(shard.start, shard.stop, pq.read_table(shard.path))
 
     def write_manifest(self, config: dict[str, Any], planned: int) -> None:
@@ -90,7 +97,7 @@ class CellRows:
         settings, subject, identity = self.settings, self.subject, self._identity
         evaluation = golden_evidence(subject.evaluation(settings.population))
         clean = settings.protection.judge(evaluation, self.thresholds)
-        layers = settings.fault_model.select(subject.sites[settings.fault_pass])
+        layers = self._planner.population.sites
         made = {
             "versions": provenance.versions(),
             "commit": provenance.commit(),
@@ -109,6 +116,7 @@ class CellRows:
                     json.dumps(identity, sort_keys=True).encode()
                 ).hexdigest(),
                 "config": config,
+                "sampling": self._planner.describe(),
                 "thresholds": {"ood": subject.ood_threshold, **self.thresholds},
                 "clean": {"images": len(clean.alarm), "alarms": int(clean.alarm.sum())},
                 "base_metrics": subject.base_metrics,

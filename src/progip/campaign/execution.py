@@ -37,9 +37,8 @@ class Execution:
     def __init__(self, settings: CellSettings, subject: Subject, sites: list[Site]) -> None:
         images = subject.images[settings.population]
         common = (sites, settings.fault_pass, images)
-        batch_size = settings.subject.batch_size
         self._golden = subject.evaluation(settings.population)
-        self._reference = ReferenceExecutor(subject.pipeline, *common, batch_size)
+        self._reference = ReferenceExecutor(subject.pipeline, *common, subject.batch_size)
         self._executor: Executor = self._reference
         self._every = round(1 / settings.self_check) if settings.self_check > 0 else 0
         if settings.executor == "incremental":
@@ -47,7 +46,9 @@ class Execution:
                 traced = subject.traced
                 if isinstance(traced, NotTraceable):
                     raise traced
-                self._executor = IncrementalExecutor(traced, *common, settings.golden_memory)
+                self._executor = IncrementalExecutor(
+                    traced, *common, settings.subject.golden_memory
+                )
             except NotTraceable as reason:
                 log.warning("executed by the reference, which is slower: %s", reason)
 

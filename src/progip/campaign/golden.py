@@ -117,6 +117,7 @@ def _machine(data: CleanData) -> dict[str, Any]:
         "torch": torch.__version__,
         "device": device.type,
         "name": name,
+        "strides": list(next(iter(data.values()))[0].stride()[1:]),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
     }

@@ -109,7 +109,7 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
         sites,
         settings.fault_pass,
         subject.images[settings.population],
-        settings.subject.batch_size,
+        subject.batch_size,
     )
     plan = stored.select(records.PLAN.names)
     observed = observed_table(plan, subject.evaluation(settings.population), executor.run(plan))
@@ -120,7 +120,7 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
         sites,
         settings.fault_pass,
         subject.images[settings.population],
-        settings.subject.batch_size,
+        subject.batch_size,
         plan,
     )
     return Replay(stored, replayed, layers)

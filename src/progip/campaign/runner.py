@@ -14,9 +14,12 @@ from progip.campaign import store
 from progip.campaign.cell_rows import SCHEMA_VERSION, CellRows
 from progip.campaign.claims import SharedWork
 from progip.campaign.execution import Execution, Pace
+from progip.campaign.planning import Planner
 from progip.campaign.progress import Progress
 from progip.campaign.settings import CellSettings, identity
+from progip.campaign.sizing import known_seconds_per_run, remember_speed
 from progip.campaign.subject import Subject, prepare
+from progip.campaign.watching import Watch
 
 log = logging.getLogger(__name__)
 
@@ -60,57 +63,64 @@ def _run(
         "fault_model": identity(settings.fault_model),
         "fault_pass": settings.fault_pass,
         "seed": settings.seed,
+        "sampling": identity(settings.sampling),
     }
     cell_identity = {**execution_identity, "protection": identity(settings.protection)}
     store.check_same_identity(folder, cell_identity)
     store.check_same_identity(execution_folder, execution_identity)
     settings.fault_model.select(subject.modules)
-    work = SharedWork(execution_folder, records.EXECUTION, settings.runs, settings.shard_size)
-    rows = CellRows(settings, subject, folder, cell_identity, work)
-    planned = max([settings.runs, *(shard.stop for shard in work.done)])
-    if work.complete and rows.complete and rows.planned == planned:
-        log.info("%s: all %d runs are there already", settings.names["cell"], work.runs_done)
-        return
-    rows.write_manifest(config, planned)
-    if not work.complete:
-        store.write_manifest(
-            execution_folder,
-            {
-                "kind": "execution",
-                "schema_version": SCHEMA_VERSION,
-                "identity": execution_identity,
-            },
-        )
-        _execute(settings, subject, work, rows, progress)
-    rows.judge_all(work.done)
-    last = max(shard.stop for shard in work.done)
-    if rows.planned < last:  # another process planned fewer meanwhile
+    sites = settings.fault_model.select(subject.sites[settings.fault_pass])
+    planner = Planner(settings, subject, sites, execution_folder)
+    faults = planner.population.size
+    size = settings.sizing.size(settings.runs, faults)
+    seconds = known_seconds_per_run(settings.fault_key)
+    log.info("%s: %s", settings.fault_key, settings.sizing.announcement(size, faults, seconds))
+    watch = Watch(settings, folder, size)
+    pilot = settings.sampling.pilot_runs  # what comes after it is planned from its rows
+    for runs in sorted({min(pilot, size), *watch.looks} - {0}):
+        work = SharedWork(execution_folder, records.EXECUTION, runs, settings.shard_size)
+        rows = CellRows(settings, subject, planner, folder, cell_identity, work)
+        planned = max([size, *(shard.stop for shard in work.done)])
+        if not work.complete:
+            rows.write_manifest(config, planned)
+            store.write_manifest(
+                execution_folder,
+                {
+                    "kind": "execution",
+                    "schema_version": SCHEMA_VERSION,
+                    "identity": execution_identity,
+                },
+            )
+            _execute(settings, subject, planner, work, rows, progress)
+        elif not rows.complete:
+            rows.write_manifest(config, planned)
+        rows.judge_all(work.done)
+        if runs in watch.looks and watch.enough(runs):
+            size = runs
+            break
+    last = max([size, *(stop for _, stop in rows.judged)])
+    if rows.planned != last:  # another process planned fewer, or a rule stopped the cell early
         rows.write_manifest(config, last)
+    watch.record()
     log.info("%s: %d runs in %s", settings.names["cell"], work.runs_done, folder)
 
 
 def _execute(
     settings: CellSettings,
     subject: Subject,
+    planner: Planner,
     work: SharedWork,
     rows: CellRows,
     progress: Progress,
 ) -> None:
     """Execute the runs that no shard holds yet, and judge each shard as it comes."""
-    sites = settings.fault_model.select(subject.sites[settings.fault_pass])
-    execution = Execution(settings, subject, sites)
-    images = len(subject.images[settings.population])
+    execution = Execution(settings, subject, planner.population.sites)
     pace = Pace(settings.shard_size)
     begun, executed = time.monotonic(), 0
     progress.begin(work.runs_done)
     with closing(work.claims(pace.shards)) as claims:
         for block in claims:
-            plans = [
-                settings.fault_model.plan(
-                    sites, images, settings.seed, settings.fault_key, start, stop
-                )
-                for start, stop in block
-            ]
+            plans = [planner.plan(start, stop) for start, stop in block]
             with pace.measured(sum(map(len, plans))):
                 table = execution.run(pa.concat_tables(plans))
             written = 0
@@ -121,6 +131,8 @@ def _execute(
                 written += stop - start
             executed += written
     seconds = time.monotonic() - begun
+    if executed:
+        remember_speed(settings.fault_key, seconds / executed)
     log.info(
         "%s: %d runs executed in %.1f s, %.0f runs/s",
         settings.label, executed, seconds, executed / seconds,

@@ -1,18 +1,24 @@
 """What one cell needs to know: plain dataclasses, free of Hydra."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from progip import records
+from progip.campaign.sizing import Sizing
+from progip.campaign.tally import RATES
 from progip.datasets.base import Dataset
 from progip.errors import ProgipError
 from progip.fault_models.base import FaultModel
 from progip.models.base import Model
 from progip.ood_methods.base import OODMethod
 from progip.protections.base import Protection
+from progip.sampling.base import SamplingPlan
+from progip.sampling.uniform import Uniform
+from progip.stopping.base import StoppingRule
+from progip.stopping.none import NoStopping
 
 
 @dataclass(kw_only=True)
@@ -20,7 +26,10 @@ class SubjectSettings:
     """What is attacked: everything golden work depends on.
 
     Attributes:
-        batch_size: rows of every batch, golden and faulty alike.
+        batch_size: most rows of a batch, golden and faulty alike.
+        golden_memory: bytes the incremental executor may use for golden values and runs under
+            way; batches are made smaller where a network would need more.
+        channels_last: keep images and activations in that memory format, often faster on CPUs.
         device: ``cpu``, ``cuda``, ``cuda:1`` or ``auto`` (CUDA where there is one).
     """
 
@@ -28,12 +37,16 @@ class SubjectSettings:
     dataset: Dataset
     ood_dataset: Dataset
     ood_method: OODMethod
-    batch_size: int = 64
+    batch_size: int = 32
+    golden_memory: int = 2**31
+    channels_last: bool = True
     device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ProgipError(f"batch_size={self.batch_size}: must be at least 1")
+        if self.golden_memory < 2**20:
+            raise ProgipError(f"golden_memory={self.golden_memory}: give at least 2**20 bytes")
 
     def torch_device(self) -> torch.device:
         """The device to run on, on CUDA with IEEE float32 and deterministic kernels.
@@ -64,13 +77,13 @@ class CellSettings:
     """One cell: a subject, what hits it where, what watches it, and how many runs.
 
     Attributes:
-        runs: planned runs.
+        runs: planned runs; the most there can be where ``stopping`` watches a rate.
+        sampling, stopping, sizing: how faults are drawn, when it is enough, how ``runs`` is found.
         seed: of the plan; run i's fault depends on (seed, cell, i) alone.
         folder: of the cell's rows; the executed runs that protections share lie beside it.
         shard_size: runs in one Parquet file.
         threads: of torch; 0 leaves its default.
         executor: ``incremental`` or ``reference``.
-        golden_memory: bytes the incremental executor may use for golden values.
         self_check: share of the runs that the reference executes again, to be compared; 0: none.
         part: which of several processes on this cell this one is, for log lines.
     """
@@ -86,9 +99,11 @@ class CellSettings:
     shard_size: int = 5000
     threads: int = 0
     executor: str = "incremental"
-    golden_memory: int = 2**30
     self_check: float = 0.005
     part: int = 0
+    sampling: SamplingPlan = field(default_factory=lambda: Uniform(name="uniform"))
+    stopping: StoppingRule = field(default_factory=lambda: NoStopping(name="none"))
+    sizing: Sizing = field(default_factory=Sizing)
 
     def __post_init__(self) -> None:
         for key, value, choices in (
@@ -104,8 +119,10 @@ class CellSettings:
             raise ProgipError(f"shard_size={self.shard_size}: must be at least 1")
         if not 0 <= self.self_check <= 1:
             raise ProgipError(f"self_check={self.self_check}: must lie between 0 and 1")
-        if self.golden_memory < 2**20:
-            raise ProgipError(f"golden_memory={self.golden_memory}: give at least 2**20 bytes")
+        if self.stopping.quantity not in (None, *RATES):
+            raise ProgipError(
+                f"stopping.of={self.stopping.quantity!r} is not one of {', '.join(RATES)}"
+            )
         if self.seed < 0:
             raise ProgipError(f"seed={self.seed}: must not be negative")
 

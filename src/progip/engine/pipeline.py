@@ -8,6 +8,10 @@ from torch import Tensor, nn
 from progip.engine.ranges import RangeSite, RangeTable, watch_calls
 from progip.ood_methods.base import EnterPass, OODMethod, no_pass
 
+# Its fused kernel is taken only where no gradient is needed and never under tracing: two passes of
+# one detector would use different arithmetic, and hooks inside attention would not fire.
+torch.backends.mha.set_fastpath_enabled(False)
+
 
 class Observation(NamedTuple):
     """What one execution of B images shows; every row depends on its own image alone.

@@ -3,7 +3,10 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+
+from progip.errors import ProgipError
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,23 @@ class Site:
         return self.layer, self.call
 
 
+@dataclass(frozen=True)
+class Atoms:
+    """Every (site, bit) a single fault can hit, with its probability: what strata are made of.
+
+    Attributes:
+        sites: what ``FaultModel.select`` returned.
+        site: (A,) position in ``sites``.
+        bit: (A,) int8, as in ``records.PLAN``.
+        probability: (A,) of the fault model's own law; positive, sums to 1.
+    """
+
+    sites: list[Site]
+    site: np.ndarray
+    bit: np.ndarray
+    probability: np.ndarray
+
+
 @dataclass(kw_only=True)
 class FaultModel(ABC):
     """One fault model; the dataclass fields of a subclass are the options of its YAML file."""
@@ -55,3 +75,14 @@ class FaultModel(ABC):
             images: size of the population's evaluation split.
             key: names the cell.
         """
+
+    def atoms(self, sites: list[Site]) -> Atoms:
+        """Every (site, bit) with its probability under ``plan``; neuron and image are uniform.
+
+        Raises:
+            ProgipError: a fault of this model is not one bit of one neuron.
+        """
+        raise ProgipError(
+            f"fault_model '{self.name}': its faults are not one bit of one neuron, so they have no "
+            "strata; use sampling=uniform"
+        )

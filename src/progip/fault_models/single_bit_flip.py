@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from progip import records
 from progip.errors import ProgipError
-from progip.fault_models.base import FaultModel, Site
+from progip.fault_models.base import Atoms, FaultModel, Site
 from progip.fault_models.random import integers, uniforms
 
 NO_BIT = -1
@@ -85,13 +85,30 @@ class SingleNeuron(FaultModel):
                 "neuron": neuron,
                 "bit": self._bits(u[:, 3]),
                 "weight": np.ones(stop - start),
+                "stratum": np.zeros(stop - start, dtype=np.int32),
             },
             schema=records.PLAN,
         )
 
-    @abstractmethod
+    def atoms(self, sites: list[Site]) -> Atoms:
+        every = self._every_bit()
+        neurons = np.array([s.neurons for s in sites], dtype=np.float64)
+        share = np.ones(len(sites)) if self.weighting == "layer" else neurons
+        return Atoms(
+            sites,
+            np.repeat(np.arange(len(sites)), len(every)),
+            np.tile(every, len(sites)),
+            np.repeat(share / share.sum() / len(every), len(every)),
+        )
+
     def _bits(self, uniform: np.ndarray) -> np.ndarray:
         """The bit of each run, int8, from its uniform number."""
+        every = self._every_bit()
+        return every[integers(uniform, len(every))]
+
+    @abstractmethod
+    def _every_bit(self) -> np.ndarray:
+        """The bits a fault can hit, int8, all equally likely."""
 
 
 @dataclass(kw_only=True)
@@ -113,8 +130,8 @@ class SingleBitFlip(SingleNeuron):
                 f"fault_model '{self.name}': bits must lie in 0..31, got {list(self.bits)}"
             )
 
-    def _bits(self, uniform: np.ndarray) -> np.ndarray:
-        return np.array(self.bits, dtype=np.int8)[integers(uniform, len(self.bits))]
+    def _every_bit(self) -> np.ndarray:
+        return np.array(self.bits, dtype=np.int8)
 
 
 @dataclass(kw_only=True)
@@ -125,5 +142,5 @@ class NoFault(SingleNeuron):
     defect of the runner or of the machine.
     """
 
-    def _bits(self, uniform: np.ndarray) -> np.ndarray:
-        return np.full(len(uniform), NO_BIT, dtype=np.int8)
+    def _every_bit(self) -> np.ndarray:
+        return np.array([NO_BIT], dtype=np.int8)

@@ -8,7 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from progip.report.counting import count_cell
+from progip.campaign import tally
+from progip.errors import ProgipError
+from progip.report.counting import KINDS, count_cell
 from progip.report.manifests import IDENTITY, CellFolder, check_agreement, find_cells
 
 #: what a table may pool over only within, never across
@@ -21,17 +23,20 @@ DETECTOR = ("model", "dataset", "ood_dataset", "ood_method")
 class Campaign:
     """Counts of a campaign, small whatever its size.
 
-    cells: one row a cell: IDENTITY, folder, seed, planned, the counts of `counting.COUNTS`,
-    nonfinite_failures, clean_images and clean_alarms (NaN where not recorded).
-    failures: one row a failing run: cell (row of `cells`), run_id, classification, alarm.
+    cells: one row a cell: IDENTITY, folder, seed, planned, the counts of `counting.COUNTS` with
+    their moments, nonfinite_failures, clean_images and clean_alarms (NaN where not recorded).
+    failures: one row a failing run: cell (row of `cells`), run_id, sample_index, classification,
+    alarm, weight.
     base: one row a detector (DETECTOR) with the base metrics of its manifests.
     warnings: what was left out or is odd, in plain sentences that name it.
+    estimand: the population its rates speak of, one of `tally.ESTIMANDS`.
     """
 
     cells: pd.DataFrame
     failures: pd.DataFrame
     base: pd.DataFrame
     warnings: tuple[str, ...] = ()
+    estimand: str = "layer_mean"
 
     @classmethod
     def load(
@@ -39,30 +44,43 @@ class Campaign:
         folder: str | Path,
         *,
         allow_mixed: bool = False,
+        estimand: str | None = None,
     ) -> "Campaign":
         """Read every cell under a folder, finished or not.
 
-        Rows are streamed; ten million take seconds.
+        Rows are streamed; ten million take seconds. Where a stopping rule gave cells different
+        numbers of runs each cell counts alike; else cells count by the runs they have done.
+        estimand: the population to speak of, one of `tally.ESTIMANDS`; None for that of the fault
+        model.
 
-        Raises ProgipError when there is no campaign, a manifest is broken, or cells of one (model,
-        dataset, ood_method) differ in seed, weights, data or configuration and allow_mixed is
-        False.
+        Raises ProgipError when there is no campaign, a manifest is broken, weights do not match the
+        sampling plan, or cells of one (model, dataset, ood_method) differ in seed, weights, data,
+        sampling plan or configuration and allow_mixed is False.
         """
         found = find_cells(Path(folder))
         check_agreement(found, allow_mixed)
         warnings = _commits(found)
+        natives = sorted({tally.native_estimand(cell.manifest) for cell in found})
+        if estimand is None and len(natives) > 1:
+            raise ProgipError(
+                f"the cells speak of different populations ({', '.join(natives)}); choose one with "
+                "--estimand"
+            )
         rows, failures = [], []
         for number, cell in enumerate(found):
-            counted = count_cell(cell)
+            counted = count_cell(cell, estimand)
             rows.append({**_describe(cell), **counted.counts})
             failures.append(counted.failures.assign(cell=number))
             warnings += counted.warnings
+        if any(cell.manifest.get("stopping") for cell in found):
+            _count_alike(rows, failures)
         base, odd = _base(found)
         return cls(
             pd.DataFrame(rows),
             pd.concat(failures, ignore_index=True),
             base,
             tuple(warnings + odd),
+            estimand or natives[0],
         )
 
 
@@ -72,6 +90,20 @@ def by_group(
     """The parts of a frame with equal values in the named columns, in order of appearance."""
     for key, part in frame.groupby(list(names), sort=False):
         yield tuple(str(name) for name in (key if isinstance(key, tuple) else (key,))), part
+
+
+def _count_alike(rows: list[dict[str, Any]], failures: list[pd.DataFrame]) -> None:
+    """Scale the weights of every cell to those of the largest."""
+    most = max(row["done"] for row in rows)
+    for row, failed in zip(rows, failures, strict=True):
+        if not row["done"]:
+            continue
+        factor = most / row["done"]
+        row["moments"] = row["moments"].scaled(factor)
+        for kind in KINDS:
+            row[f"{kind}_w"] *= factor
+            row[f"{kind}_w2"] *= factor**2
+        failed["weight"] *= factor
 
 
 def _describe(cell: CellFolder) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from progip.report import formats
 from progip.report.campaign import SETTING, Campaign, by_group
 from progip.report.estimates import UNPROTECTED
 from progip.report.manifests import IDENTITY
-from progip.statistics import compare_paired
+from progip.statistics import compare_paired_weighted
 
 LEVEL = 0.05
 COLUMNS = [
@@ -30,6 +30,7 @@ COLUMNS = [
     "p_value",
     "p_holm",
     "significant",
+    "weighted",
 ]
 _PAIR = [name for name in (*IDENTITY, "seed") if name != "protection"]
 
@@ -39,9 +40,10 @@ def compare_protections(campaign: Campaign) -> tuple[pd.DataFrame, list[str]]:
 
     Runs are matched by cell (without the protection) and run_id. Returns one row a pair (COLUMNS;
     `difference` is the share of failures detected by A less that by B, with Newcombe's paired 95 %
-    interval; `p_value` exact McNemar; `p_holm` adjusted for the pairs of the setting by Holm's
-    method; `significant` compares p_holm with .05), and warnings about cells that were passed over
-    because their faults are not the same. Counts are of rows, whatever their weights.
+    interval; `p_value` exact McNemar, or its counterpart for rows with weights; `p_holm` adjusted
+    for the pairs of the setting by Holm's method; `significant` compares p_holm with .05;
+    `weighted` whether weights differ), and warnings about cells that were passed over because their
+    faults are not the same. Counts are of rows, whatever their weights.
     """
     rows: list[dict] = []
     warnings: list[str] = []
@@ -68,7 +70,8 @@ def sentence(row: pd.Series, pairs: int) -> str:
     if not row["failures"]:
         return f"{a} and {b}: no failure that both have seen, so nothing to compare."
     verdict = "is significant" if row["significant"] else "is not significant"
-    test = f"exact McNemar, {formats.p_value(row['p_value'])}"
+    test = "sign flips of weighted pairs" if row["weighted"] else "exact McNemar"
+    test += f", {formats.p_value(row['p_value'])}"
     if pairs > 1:
         test += f", {formats.p_value(row['p_holm'])} after Holm for {pairs} comparisons"
     interval = " to ".join(formats.points(row[f"difference_{end}"]) for end in ("low", "high"))
@@ -99,7 +102,8 @@ def _count_pairs(
     failures = campaign.failures
     by_cell = dict(iter(failures.groupby("cell")))
     nothing = failures.iloc[:0]
-    both = only_a = only_b = neither = unmatched = used = 0
+    unmatched = used = 0
+    found: list[pd.DataFrame] = []
     for _, pair in shared.iterrows():
         left, right = (by_cell.get(pair[f"row_{side}"], nothing) for side in "ab")
         joined = left.merge(right, on="run_id", suffixes=("_a", "_b"))
@@ -112,27 +116,27 @@ def _count_pairs(
                 "their faults are not the same; they are left out of the comparison"
             )
             continue
-        seen_a, seen_b = joined["alarm_a"].to_numpy(bool), joined["alarm_b"].to_numpy(bool)
-        both += int((seen_a & seen_b).sum())
-        only_a += int((seen_a & ~seen_b).sum())
-        only_b += int((~seen_a & seen_b).sum())
-        neither += int((~seen_a & ~seen_b).sum())
+        found.append(joined)
         unmatched += alone
         used += 1
-    n = both + only_a + only_b + neither
+    names = ["alarm_a", "alarm_b", "weight_a"]
+    pairs = pd.concat([pair[names] for pair in found]) if found else pd.DataFrame(columns=names)
+    seen_a, seen_b = (pairs[f"alarm_{side}"].to_numpy(bool) for side in "ab")
+    weight = pairs["weight_a"].to_numpy(float)
     counts = {
         "cells": used,
-        "failures": n,
+        "failures": len(pairs),
         "unmatched": unmatched,
-        "left_a": only_b + neither,
-        "left_b": only_a + neither,
-        "only_a_left": only_b,
-        "only_b_left": only_a,
+        "left_a": int((~seen_a).sum()),
+        "left_b": int((~seen_b).sum()),
+        "only_a_left": int((~seen_a & seen_b).sum()),
+        "only_b_left": int((seen_a & ~seen_b).sum()),
+        "weighted": bool(len(weight) and (weight != weight[0]).any()),
     }
-    if not n:
-        names = ("difference", "difference_low", "difference_high", "p_value", "p_holm")
-        return {**counts, **dict.fromkeys(names, math.nan), "significant": False}
-    gap = compare_paired(both, only_a, only_b, neither)
+    if not len(pairs):
+        missing = ("difference", "difference_low", "difference_high", "p_value", "p_holm")
+        return {**counts, **dict.fromkeys(missing, math.nan), "significant": False}
+    gap = compare_paired_weighted(seen_a, seen_b, weight)
     return {
         **counts,
         "difference": gap.estimate,

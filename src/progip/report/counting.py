@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,19 +10,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from progip.campaign import tally
 from progip.errors import ProgipError
 from progip.report.manifests import CellFolder
+from progip.statistics import effective_size_warning
 
-FLAGS = (
-    "originally_correct",
-    "classification_failure",
-    "detection_failure",
-    "alarm",
+COLUMNS = (
+    "run_id",
+    "sample_index",
+    "weight",
+    *tally.FLAGS,
     "nonfinite_logits",
     "nonfinite_gradient",
     "nonfinite_score",
 )
-COLUMNS = ("run_id", "weight", *FLAGS)
 BATCH_ROWS = 1 << 18
 
 #: kinds of rows that are counted; each has its rows, the sum of their weights (_w), of their
@@ -46,31 +48,37 @@ COUNTS = tuple(f"{kind}{end}" for kind in KINDS for end in ("", "_w", "_w2"))
 class CellCounts:
     """What the report needs to know of a cell's rows.
 
-    counts: COUNTS and `nonfinite_failures`, rows and sums. failures: one row a failing run, with
-    run_id, classification (else detection) and alarm. warnings: what was left out, by name.
+    counts: COUNTS and `nonfinite_failures`, rows and sums, and `moments`, what they are made of.
+    failures: one row a failing run, with run_id, sample_index, classification (else detection),
+    alarm and weight. warnings: what was left out or is odd, by name.
     """
 
-    counts: dict[str, float]
+    counts: dict[str, Any]
     failures: pd.DataFrame
     warnings: list[str] = field(default_factory=list)
 
 
-def count_cell(cell: CellFolder) -> CellCounts:
+def count_cell(cell: CellFolder, estimand: str | None = None) -> CellCounts:
     """Count a cell's rows; whatever cannot be read, or is there twice, is left out with a warning.
 
     A shard is counted whole or not at all. Rows that do not belong to the plan (run_id outside
-    0..runs-1) are left out too.
+    0..runs-1) are left out too. estimand: the population that weights are to speak of, one of
+    `tally.ESTIMANDS`; None for the fault model's own.
+
+    Raises ProgipError for weights or strata that do not match the plan in the manifest.
     """
     planned = int(cell.manifest["runs"])
     seen = np.zeros(planned, dtype=bool)
-    total = dict.fromkeys((*COUNTS, "nonfinite_failures"), 0.0)
+    sums = tally.Tally(cell.manifest, estimand)
+    names = tuple(dict.fromkeys((*COLUMNS, *sums.columns)))
+    nonfinite = 0
     backward = cell.manifest["cell"]["fault_pass"] == "backward"
-    failures = [_failures(_no_rows())]
+    failing = []
     warnings = []
     for shard in cell.shards:
         label = f"{cell.name}/{shard.name}"
         try:
-            columns = _read(shard)
+            columns = _read(shard, names)
         except (OSError, pa.ArrowException, ProgipError) as error:
             reason = str(error).strip().partition("\n")[0].rstrip(".")
             warnings.append(
@@ -97,27 +105,43 @@ def count_cell(cell: CellFolder) -> CellCounts:
         if not keep.all():
             columns = {name: values[keep] for name, values in columns.items()}
         seen[columns["run_id"]] = True
-        for name, value in _count(columns, backward).items():
-            total[name] += value
-        failures.append(_failures(columns))
-    for name in (*KINDS, "nonfinite_failures"):
-        total[name] = int(total[name])
-    return CellCounts(total, pd.concat(failures, ignore_index=True), warnings)
+        try:
+            sums.add(columns)
+        except ProgipError as error:
+            raise ProgipError(f"{label}: {error}; run that cell again") from error
+        nonfinite += _nonfinite(columns, backward)
+        rows = columns["classification_failure"] | columns["detection_failure"]
+        failing.append({name: values[rows] for name, values in columns.items()})
+    moments = sums.moments()
+    counts: dict[str, Any] = {"nonfinite_failures": nonfinite, "moments": moments}
+    for kind in KINDS:
+        mask = tally.KINDS[kind]
+        counts[kind] = int(moments.rows[mask].sum())
+        counts[f"{kind}_w"] = float(moments.total[mask].sum())
+        counts[f"{kind}_w2"] = float(moments.squares[mask].sum())
+    odd = effective_size_warning(
+        counts["done"], counts["done_w"], counts["done_w2"], sums.largest_weight
+    )
+    if odd:
+        warnings.append(f"{cell.name}: {odd}")
+    return CellCounts(counts, _failures(failing, sums), warnings)
 
 
-def _read(shard: Path) -> dict[str, NDArray]:
-    """The needed columns of one shard as arrays; ProgipError for rows that make no sense."""
-    parts: list[dict[str, NDArray]] = [_no_rows()]
+def _read(shard: Path, names: tuple[str, ...]) -> dict[str, NDArray]:
+    """The named columns of one shard as arrays; ProgipError for rows that make no sense."""
+    parts: list[dict[str, NDArray]] = []
     with pq.ParquetFile(shard) as file:
-        absent = [name for name in COLUMNS if name not in file.schema_arrow.names]
+        absent = [name for name in names if name not in file.schema_arrow.names]
         if absent:
             raise ProgipError(f"it lacks the columns {', '.join(absent)}")
-        for batch in file.iter_batches(BATCH_ROWS, columns=list(COLUMNS)):
-            for name in COLUMNS:
+        for batch in file.iter_batches(BATCH_ROWS, columns=list(names)):
+            for name in names:
                 if batch.column(name).null_count:
                     raise ProgipError(f"column {name} has empty values")
-            parts.append({n: batch.column(n).to_numpy(zero_copy_only=False) for n in COLUMNS})
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+            parts.append({n: batch.column(n).to_numpy(zero_copy_only=False) for n in names})
+    if not parts:
+        raise ProgipError("it holds no row")
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in names}
     weight = columns["weight"]
     if not (np.isfinite(weight).all() and (weight > 0).all()):
         raise ProgipError("a weight is not a positive finite number")
@@ -127,50 +151,39 @@ def _read(shard: Path) -> dict[str, NDArray]:
     return columns
 
 
-def _count(columns: dict[str, NDArray], backward: bool) -> dict[str, float]:
-    correct, c, d, alarm = (columns[name] for name in FLAGS[:4])
-    harmless = ~(c | d)
+def _nonfinite(columns: dict[str, NDArray], backward: bool) -> int:
+    """Failures that are not finite."""
+    c, d = columns["classification_failure"], columns["detection_failure"]
     if backward:
-        nonfinite = (c | d) & columns["nonfinite_gradient"]
+        found = (c | d) & columns["nonfinite_gradient"]
     else:
-        nonfinite = (c & columns["nonfinite_logits"]) | (d & columns["nonfinite_score"])
-    masks = (
-        np.ones(len(alarm), dtype=bool),
-        correct,
-        c,
-        d,
-        c & ~alarm,
-        d & ~alarm,
-        alarm,
-        harmless,
-        harmless & alarm,
-        harmless & correct,
-        harmless & correct & alarm,
-    )
-    result = {"nonfinite_failures": float(nonfinite.sum())}
-    weight = columns["weight"]
-    plain = bool((weight == 1).all())
-    for kind, mask in zip(KINDS, masks, strict=True):
-        n = float(np.count_nonzero(mask))
-        result[kind] = n
-        result[f"{kind}_w"] = n if plain else float(weight[mask].sum())
-        result[f"{kind}_w2"] = n if plain else float(np.square(weight[mask]).sum())
-    return result
+        found = (c & columns["nonfinite_logits"]) | (d & columns["nonfinite_score"])
+    return int(found.sum())
 
 
-def _failures(columns: dict[str, NDArray]) -> pd.DataFrame:
-    """One row a failing run."""
-    c = columns["classification_failure"]
-    rows = np.flatnonzero(c | columns["detection_failure"])
-    return pd.DataFrame(
-        {
-            "run_id": columns["run_id"][rows],
-            "classification": c[rows],
-            "alarm": columns["alarm"][rows],
-        }
-    )
+def _failures(failing: list[dict[str, NDArray]], sums: tally.Tally) -> pd.DataFrame:
+    """One row a failing run, with what it counts."""
+    frames = [
+        pd.DataFrame(
+            {
+                "run_id": rows["run_id"],
+                "sample_index": rows["sample_index"],
+                "classification": rows["classification_failure"],
+                "alarm": rows["alarm"],
+                "weight": sums.row_weights(rows),
+            }
+        )
+        for rows in failing
+    ]
+    return pd.concat([_NO_FAILURES, *frames], ignore_index=True)
 
 
-def _no_rows() -> dict[str, NDArray]:
-    kinds = {"run_id": np.int64, "weight": np.float64}
-    return {name: np.empty(0, dtype=kinds.get(name, np.bool_)) for name in COLUMNS}
+_NO_FAILURES = pd.DataFrame(
+    {
+        "run_id": np.empty(0, np.int64),
+        "sample_index": np.empty(0, np.int32),
+        "classification": np.empty(0, bool),
+        "alarm": np.empty(0, bool),
+        "weight": np.empty(0, np.float64),
+    }
+)

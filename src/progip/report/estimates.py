@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Iterable
+from functools import reduce
 from itertools import product
+from operator import add
 
 import pandas as pd
 
+from progip.campaign import tally
 from progip.records import PASSES, POPULATIONS
 from progip.report.campaign import DETECTOR, SETTING
 from progip.report.counting import COUNTS
 from progip.report.manifests import IDENTITY
-from progip.statistics import Rate, rate, rate_from_sums
+from progip.statistics import Moments, Rate, rate, rate_from_sums
 
 ALL = "(all)"
 UNPROTECTED = "none"
@@ -18,15 +21,7 @@ UNPROTECTED = "none"
 NAN_DOMINANT = 0.96
 
 #: rate: (events, denominator), both kinds of rows; "left" means not noticed by the protection
-RATES = {
-    "originally_correct_rate": ("originally_correct", "done"),
-    "classification_accuracy": ("classification_detected", "classification_failures"),
-    "detection_accuracy": ("detection_detected", "detection_failures"),
-    "overall_accuracy": ("failures_detected", "failures"),
-    "failure_rate": ("failures_left", "originally_correct"),
-    "harmless_alarm_rate": ("harmless_alarms", "harmless"),
-    "harmless_correct_alarm_rate": ("harmless_correct_alarms", "harmless_correct"),
-}
+RATES = {name: pair for name, pair in tally.RATES.items() if name != "failure_rate_before"}
 CLEAN_RATES = {f"clean_{population}_alarm_rate": population for population in POPULATIONS}
 #: what says nothing of a system without protection
 OF_PROTECTION = tuple(
@@ -40,8 +35,9 @@ def summarise(cells: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     cells: rows as in `Campaign.cells`. by: the columns that make a group, `protection` among them.
     Cells count by the runs they have done, so unfinished ones weigh less. Returns the group
     columns, cells, unfinished, planned, the counts, nonfinite_failures, nan_dominant, and for each
-    rate its estimate, _low, _high (95 %, fractions of 1) and _n, its denominator in rows. Rates of
-    a protection are NaN for `none`, those without any row have NaN with n = 0.
+    rate its estimate, _low, _high (95 %, fractions of 1), _n, its denominator in rows, and
+    _effective_n, the rows of an unweighted sample with the same variance. Rates of a protection are
+    NaN for `none`, those without any row have NaN with n = 0.
 
     Clean images are counted once a detector and protection, not once a pass.
     """
@@ -55,8 +51,13 @@ def summarise(cells: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     result.insert(len(by) + 1, "unfinished", unfinished.sum().to_numpy())
     share = result["nonfinite_failures"] / result["failures"].where(result["failures"] > 0)
     result["nan_dominant"] = (share > NAN_DOMINANT).to_numpy(dtype=bool)
+    pooled = [_pooled(part["moments"]) for _, part in groups] if "moments" in frame else []
     for name, (events, base) in RATES.items():
-        _add(result, name, [_weighted(row, events, base) for _, row in result.iterrows()])
+        rates = []
+        for number, (_, row) in enumerate(result.iterrows()):
+            moments = pooled[number] if pooled else None
+            rates.append(_weighted(row, events, base, moments))
+        _add(result, name, rates)
     for name, population in CLEAN_RATES.items():
         clean = frame[frame["population"] == population].drop_duplicates([*by, "clean_of"])
         sums = clean.groupby(by)[["clean_alarms", "clean_images"]].sum(min_count=1)
@@ -86,6 +87,7 @@ def with_unprotected(cells: pd.DataFrame) -> pd.DataFrame:
         derived[f"detection_left{end}"] = derived[f"detection_failures{end}"]
         for name in ("alarms", "harmless_alarms", "harmless_correct_alarms"):
             derived[f"{name}{end}"] = 0
+    derived["moments"] = [m.merged(tally.SILENT) for m in derived["moments"]]
     derived["clean_alarms"] = derived["clean_alarms"].where(derived["clean_alarms"].isna(), 0)
     return pd.concat([derived, cells], ignore_index=True)
 
@@ -136,10 +138,16 @@ def pool(cells: pd.DataFrame, **names: str) -> pd.DataFrame:
     return _derive(cells).assign(**names)
 
 
-def _weighted(row: pd.Series, events: str, base: str) -> Rate | None:
+def _pooled(moments: pd.Series) -> Moments:
+    return reduce(add, moments)
+
+
+def _weighted(row: pd.Series, events: str, base: str, moments: Moments | None) -> Rate | None:
     n = row[base]
     if math.isnan(n) or math.isnan(row[events]):
         return None
+    if moments is not None and moments.stratified:
+        return moments.rate(tally.KINDS[events], tally.KINDS[base])
     if math.isnan(row[f"{base}_w"]):  # counts from print: no weights
         return rate(int(row[events]), int(n))
     return rate_from_sums(
@@ -163,6 +171,7 @@ def _add(frame: pd.DataFrame, name: str, rates: list[Rate | None]) -> None:
     frame[f"{name}_low"] = [r.low for r in known]
     frame[f"{name}_high"] = [r.high for r in known]
     frame[f"{name}_n"] = [math.nan if r is blank else r.n for r in known]
+    frame[f"{name}_effective_n"] = [r.effective_n for r in known]
 
 
 def _keys(frame: pd.DataFrame, by: list[str]) -> list:

@@ -63,6 +63,18 @@ def size(row: pd.Series, rate: str) -> str:
     return formats.ABSENT if _idle(row) else formats.count(row[f"{rate}_n"])
 
 
+def effective_size(row: pd.Series, rate: str) -> str:
+    """The rows of an unweighted sample as precise as an estimate; as `size` where there is none."""
+    text = size(row, rate)
+    value = row.get(f"{rate}_effective_n", math.nan)
+    return text if text in ("", formats.ABSENT) else formats.count(value)
+
+
+def weighted(frame: pd.DataFrame) -> bool:
+    """Whether any row of these summaries carries a weight other than 1."""
+    return bool((abs(frame["done_w2"] - frame["done"]) > 1e-9 * frame["done"]).any())
+
+
 def with_interval(row: pd.Series, rate: str, decimals: int = 1) -> str:
     """Estimate and interval in one cell: 98.7 (98.5–98.9)."""
     text, limits = share(row, rate, decimals), interval(row, rate, decimals)

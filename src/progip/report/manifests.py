@@ -31,6 +31,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "ood_method": ("ood_dataset",),
     "fault_model": ("fault_model",),
     "protection": ("protection",),
+    "sampling": (),
 }
 
 #: settings of a machine; what they lead to is compared by checksum instead

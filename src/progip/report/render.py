@@ -8,7 +8,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from progip.errors import ProgipError
-from progip.report import formats
+from progip.report import formats, layout
 from progip.report.breakdown import base_section, pass_section
 from progip.report.campaign import Campaign
 from progip.report.layout import Block, Section
@@ -19,17 +19,21 @@ FOLDER = "report"
 
 
 def write_report(
-    folder: str | Path, out: str | Path | None = None, *, allow_mixed: bool = False
+    folder: str | Path,
+    out: str | Path | None = None,
+    *,
+    allow_mixed: bool = False,
+    estimand: str | None = None,
 ) -> str:
     """Report on a campaign: returns the text to print, and writes the same as files.
 
     folder: where the campaign was written, finished or not. out: where report.md and one CSV a
     table go, by default `report` in that folder; older ones are replaced. CSV holds fractions of 1
-    and counts, unrounded.
+    and counts, unrounded. estimand: the population to speak of, as in `Campaign.load`.
 
     Raises ProgipError as `Campaign.load` does, and when the files cannot be written.
     """
-    campaign = Campaign.load(folder, allow_mixed=allow_mixed)
+    campaign = Campaign.load(folder, allow_mixed=allow_mixed, estimand=estimand)
     sections = build_sections(campaign)
     title = f"Fault-injection campaign {Path(folder).resolve().name}"
     target = Path(out) if out is not None else Path(folder) / FOLDER
@@ -94,8 +98,8 @@ def to_markdown(title: str, warnings: tuple[str, ...], sections: list[Section]) 
 
 def to_csv(data: pd.DataFrame) -> str:
     """The numbers of a section; the sums of weights only where there are weights."""
-    sums = [name for name in data if str(name).endswith(("_w", "_w2"))]
-    if "done_w" in data and (data["done_w"].isna() | (data["done_w"] == data["done"])).all():
+    sums = [name for name in data if str(name).endswith(("_w", "_w2", "_effective_n"))]
+    if "done_w2" in data and not layout.weighted(data):
         data = data.drop(columns=sums)
     return data.convert_dtypes().to_csv(index=False)
 

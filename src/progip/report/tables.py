@@ -1,5 +1,6 @@
 """The overall table of the publication, the state of the cells, and the protections compared."""
 
+import math
 from collections.abc import Iterator
 
 import pandas as pd
@@ -7,9 +8,15 @@ import pandas as pd
 from progip.report import formats, layout, published
 from progip.report.campaign import SETTING, Campaign, by_group
 from progip.report.comparing import compare_protections, sentence
-from progip.report.estimates import UNPROTECTED, missing_cells, summarise, with_unprotected
+from progip.report.estimates import (
+    UNPROTECTED,
+    in_order,
+    missing_cells,
+    summarise,
+    with_unprotected,
+)
 from progip.report.layout import Block, Section
-from progip.statistics import compare_independent
+from progip.statistics import cluster_bootstrap, compare_independent
 
 #: label, kind of rows counted | label, rate; below a rate stand its interval and denominator
 COUNT_LINES = {
@@ -36,6 +43,14 @@ LINES = (
     ("· originally correct runs only", "harmless_correct_alarm_rate"),
 )
 MOST_LISTED = 40
+ESTIMANDS = {
+    "layer_mean": "Population: every layer equally likely to be hit, then every neuron in it "
+    "(estimand layer_mean).",
+    "neuron_weighted": "Population: every neuron equally likely to be hit (estimand "
+    "neuron_weighted).",
+    "mac_weighted": "Population: layers hit as often as they have multiply-accumulates (estimand "
+    "mac_weighted).",
+}
 READING = [
     "Left: failures the protection did not notice. Detected: 1 - left / failures before protection "
     "in the same rows; n is that number of failures. A failure is a run that was right without its "
@@ -49,7 +64,7 @@ READING = [
 
 def cells_section(campaign: Campaign) -> Section:
     """Which cells there are, and which are unfinished or missing; the counts of each in the CSV."""
-    cells = campaign.cells.copy()
+    cells = campaign.cells.drop(columns="moments")
     finished = cells["done"] >= cells["planned"]
     cells.insert(0, "status", finished.map({True: "finished", False: "unfinished"}))
     cells.loc[cells["done"] == 0, "status"] = "not started"
@@ -90,14 +105,20 @@ def overall_section(campaign: Campaign) -> Section:
             notes.append("The protections do not rest on the same number of runs: see the cells.")
         if group["unfinished"].any():
             notes.append("Some cells are unfinished: the runs they have done are counted.")
-        if (group["done_w"] != group["done"]).any():
-            notes.append("Rows carry weights: rates are weighted, counts and n are of rows.")
+        weighted = layout.weighted(group)
+        if weighted:
+            notes.append(
+                "Rows carry weights: rates are weighted, counts and n are of rows; effective n is "
+                "the unweighted sample with the same variance."
+            )
+        notes.append(ESTIMANDS[campaign.estimand])
+        notes += clustered_notes(campaign, setting)
         if setting[2].startswith("single_bit"):
             shown = paper[paper["protection"].isin(headers)]
             columns += [row for _, row in shown.iterrows()]
             headers += [f"{name}, publ." for name in shown["protection"]]
             notes += published_notes()
-        rows = list(_rows(columns))
+        rows = list(_rows(columns, weighted))
         blocks.append(Block(layout.setting_title(setting), ["", *headers], rows, notes))
     blocks.append(Block("", notes=READING))
     return Section("overall", "Overall results", blocks, data)
@@ -115,6 +136,33 @@ def comparison_section(campaign: Campaign) -> Section:
     if warnings:
         blocks.append(Block("", notes=[f"Warning: {text}." for text in warnings]))
     return Section("comparisons", "Protections compared on the same faults", blocks, data)
+
+
+def clustered_notes(campaign: Campaign, setting: tuple[str, ...]) -> list[str]:
+    """The overall detection accuracy with images, not runs, taken as independent."""
+    cells = campaign.cells
+    here = cells[(cells[list(SETTING)] == list(setting)).all(axis=1)]
+    parts = []
+    for protection in in_order("protection", here["protection"].unique()):
+        if protection == UNPROTECTED:
+            continue
+        chosen = here[here["protection"] == protection]
+        rows = campaign.failures[campaign.failures["cell"].isin(chosen.index)]
+        population = rows["cell"].map(cells["dataset"] + cells["population"])
+        image = population + rows["sample_index"].astype(str)
+        if image.nunique() < 2:
+            continue
+        found = cluster_bootstrap(rows["alarm"], rows["weight"], image)
+        effect = (
+            "" if math.isnan(found.design_effect) else f", variance x {found.design_effect:.2f}"
+        )
+        parts.append(
+            f"{protection} {formats.span(found.low, found.high)} "
+            f"({found.clusters:,} images{effect})"
+        )
+    if not parts:
+        return []
+    return [f"Overall detection, 95 % interval by bootstrap over images: {'; '.join(parts)}."]
 
 
 def published_notes() -> list[str]:
@@ -135,7 +183,7 @@ def published_notes() -> list[str]:
     ]
 
 
-def _rows(columns: list[pd.Series]) -> Iterator[list[str]]:
+def _rows(columns: list[pd.Series], weighted: bool) -> Iterator[list[str]]:
     for label, rate in LINES:
         if not rate:
             yield [label, *(layout.amount(column, COUNT_LINES[label]) for column in columns)]
@@ -143,3 +191,5 @@ def _rows(columns: list[pd.Series]) -> Iterator[list[str]]:
         yield [label, *(layout.share(column, rate) for column in columns)]
         yield ["· 95 % interval", *(layout.interval(column, rate) for column in columns)]
         yield ["· n", *(layout.size(column, rate) for column in columns)]
+        if weighted:
+            yield ["· effective n", *(layout.effective_size(column, rate) for column in columns)]

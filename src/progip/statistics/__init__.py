@@ -3,14 +3,17 @@
 Pure functions of numbers and arrays; nothing here knows of files, networks or tables.
 """
 
+from progip.statistics.clusters import ClusteredRate, cluster_bootstrap
 from progip.statistics.comparison import (
     Difference,
     compare_independent,
     compare_paired,
+    compare_paired_weighted,
     mcnemar_p,
 )
 from progip.statistics.intervals import (
     Rate,
+    effective_size_warning,
     proportion_interval,
     rate,
     rate_from_sums,
@@ -18,14 +21,21 @@ from progip.statistics.intervals import (
 )
 from progip.statistics.roc import auroc, auroc_interval, fpr_at_tpr, threshold_at_tpr
 from progip.statistics.sizing import margin_of, sample_size
+from progip.statistics.strata import Moments, StratifiedSums
 
 __all__ = [
+    "ClusteredRate",
     "Difference",
+    "Moments",
     "Rate",
+    "StratifiedSums",
     "auroc",
     "auroc_interval",
+    "cluster_bootstrap",
     "compare_independent",
     "compare_paired",
+    "compare_paired_weighted",
+    "effective_size_warning",
     "fpr_at_tpr",
     "margin_of",
     "mcnemar_p",

@@ -4,11 +4,16 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import permutation_test
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import confint_proportions_2indep, proportions_ztest
 
 from progip.errors import ProgipError
-from progip.statistics.intervals import check_confidence, proportion_interval
+from progip.statistics.intervals import check_confidence, effective_interval, proportion_interval
+
+#: sign flips of the randomisation test; p-values are multiples of 1 / (FLIPS + 1)
+FLIPS = 9999
 
 
 @dataclass(frozen=True)
@@ -53,22 +58,86 @@ def compare_paired(
     n = both + only_a + only_b + neither
     if n == 0:
         raise ProgipError("there is no pair to compare; run both protections on the same faults")
-    hits = np.array([both + only_a, both + only_b])
-    rates = hits / n
-    low, high = proportion_interval(hits, n, confidence)
+    gap, low, high = _newcombe(both, only_a, only_b, neither, confidence)
+    return Difference(gap, low, high, mcnemar_p(only_a, only_b), n)
+
+
+def compare_paired_weighted(
+    a: ArrayLike, b: ArrayLike, weights: ArrayLike, confidence: float = 0.95
+) -> Difference:
+    """`compare_paired` of pairs that carry weights; the same when all weights are equal.
+
+    a, b: what happened to A and B, booleans (pairs,). weights: (pairs,), above 0. The difference is
+    sum w (a - b) / sum w. Its interval is Newcombe's at the effective number of pairs, the one at
+    which unweighted pairs with these shares would have the linearised variance of the difference
+    (Kish's, where no pair is discordant). The test flips the sign of each discordant pair's weight:
+    exact up to 13 of them, else with fixed random flips. `n` of the answer is the pairs.
+
+    Raises ProgipError for no pair, weights not above 0, lengths that differ, a bad confidence.
+    """
+    check_confidence(confidence)
+    on_a, on_b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    w = np.asarray(weights, dtype=np.float64)
+    if not on_a.shape == on_b.shape == w.shape or w.ndim != 1:
+        raise ProgipError("give one weight a pair")
+    if not len(w):
+        raise ProgipError("there is no pair to compare; run both protections on the same faults")
+    if not (np.isfinite(w).all() and (w > 0).all()):
+        raise ProgipError("a weight is not a positive finite number; weights must be above 0")
+    cells = [on_a & on_b, on_a & ~on_b, ~on_a & on_b, ~on_a & ~on_b]
+    if (w == w[0]).all():
+        both, only_a, only_b, neither = (int(cell.sum()) for cell in cells)
+        return compare_paired(both, only_a, only_b, neither, confidence)
+    total = w.sum()
+    gap = on_a.astype(float) - on_b
+    mean = float(w @ gap / total)
+    discordant = float(w @ np.abs(gap) / total)
+    variance = float((w**2) @ (gap - mean) ** 2) / total**2
+    size = (discordant - mean**2) / variance if discordant and variance else 0.0
+    size = size or float(total**2 / (w @ w))
+    shares = tuple(size * float(w[cell].sum() / total) for cell in cells)
+    _, low, high = _newcombe(shares[0], shares[1], shares[2], shares[3], confidence)
+    return Difference(mean, low, high, _flip_p(w * gap), len(w))
+
+
+def _flip_p(signed: np.ndarray) -> float:
+    """Two-sided p-value of a sum whose terms could as well have the other sign."""
+    terms = signed[signed != 0]
+    if len(terms) < 2:
+        return 1.0
+    found = permutation_test(
+        (terms, np.zeros(len(terms))),
+        lambda x, y, axis: (x - y).sum(axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=FLIPS,
+        batch=max(1, 10_000_000 // len(terms)),
+        rng=np.random.default_rng(0),
+    )
+    return float(min(found.pvalue, 1.0))
+
+
+def _newcombe(
+    both: float, only_a: float, only_b: float, neither: float, confidence: float
+) -> tuple[float, float, float]:
+    """Difference, low, high of Newcombe's method 10 for pairs; counts may be effective ones."""
+    n = both + only_a + only_b + neither
+    hits = [both + only_a, both + only_b]
+    rates = [hit / n for hit in hits]
+    low, high = effective_interval(np.array(hits, dtype=float), float(n), confidence)
     below, above = rates - low, high - rates
-    # Python integers: the product of four margins exceeds 64 bits at ordinary sizes
-    spread = math.prod(int(h) * (n - int(h)) for h in hits)
+    # plain numbers, not 64-bit: the product of four margins is too large for those
+    spread = math.prod(hit * (n - hit) for hit in hits)
     tilt = float(both * neither - only_a * only_b)
     if tilt > 0:
         tilt = max(tilt - n / 2, 0.0)
-    phi = tilt / math.sqrt(spread) if spread else 0.0
+    phi = tilt / math.sqrt(spread) if spread > 0 else 0.0
     down, up = (
         math.sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0))
         for a, b in ((below[0], above[1]), (above[0], below[1]))
     )
     gap = float(rates[0] - rates[1])
-    return Difference(gap, max(-1.0, gap - down), min(1.0, gap + up), mcnemar_p(only_a, only_b), n)
+    return gap, max(-1.0, gap - down), min(1.0, gap + up)
 
 
 def compare_independent(

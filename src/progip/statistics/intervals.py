@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from progip.errors import ProgipError
@@ -106,6 +107,7 @@ def rate_from_sums(
     event_weight: float,
     event_weight_squared: float,
     confidence: float = 0.95,
+    method: str = "wilson",
 ) -> Rate:
     """Weighted rate from the sums over rows that a stream can keep: w, w^2, and both over events.
 
@@ -118,18 +120,80 @@ def rate_from_sums(
     With a handful of events of very unequal weights no interval of this kind is safe: look at
     `events` too. Raises ProgipError for counts or a confidence that `rate` refuses.
     """
-    check_confidence(confidence)
     if n == 0 or weight * weight == n * weight_squared:
-        return rate(events, n, confidence)
+        return rate(events, n, confidence, method)
     p = event_weight / weight
+    spread = event_weight_squared * (1 - 2 * p) + p * p * weight_squared
+    return rate_from_variance(
+        n=n,
+        events=events,
+        estimate=p,
+        variance=spread / (weight * weight),
+        kish=weight * weight / weight_squared,
+        confidence=confidence,
+        method=method,
+    )
+
+
+def rate_from_variance(
+    *,
+    n: int,
+    events: int,
+    estimate: float,
+    variance: float,
+    kish: float,
+    degrees: float = np.inf,
+    confidence: float = 0.95,
+    method: str = "wilson",
+) -> Rate:
+    """A rate whose estimate and variance are known: the interval of the effective sample.
+
+    That is p (1 - p) / variance rows, of which a share p are events (Korn and Graubard, Survey
+    Methodology 24, 1998, for Clopper-Pearson; the same for Wilson). Where no row is an event, or
+    every one is, the variance says nothing and `kish`, sum(w)^2 / sum(w^2), is the size. degrees:
+    of freedom of the variance; the size shrinks by the square of normal over t cut-off, as there. n
+    and events are counts of rows; n = 0 gives (0, 1). Raises ProgipError for counts that `rate`
+    refuses, for a confidence outside (0, 1) and for an unknown method.
+    """
+    if n == 0:
+        return rate(events, n, confidence, method)
+    check_confidence(confidence)
+    _check_method(method)
     if events in (0, n):
-        p = float(events == n)
-        effective = weight * weight / weight_squared
+        p, effective = float(events == n), kish
     else:
-        spread = event_weight_squared * (1 - 2 * p) + p * p * weight_squared
-        effective = p * (1 - p) * weight * weight / spread
-    low, high = _interval(np.array(p * effective), np.array(effective), confidence, "wilson")
+        p = min(max(estimate, 0.0), 1.0)
+        effective = p * (1 - p) / variance if variance > 0 else kish
+        tail = (1 - confidence) / 2
+        effective *= float(stats.norm.isf(tail) / stats.t.isf(tail, degrees)) ** 2
+    low, high = _interval(np.array(p * effective), np.array(effective), confidence, method)
     return Rate(int(events), int(n), p, float(low), float(high), effective)
+
+
+def effective_interval(
+    k: NDArray[np.float64], n: float, confidence: float = 0.95, method: str = "wilson"
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`proportion_interval` for effective counts, which need not be whole; 0 <= k <= n."""
+    check_confidence(confidence)
+    _check_method(method)
+    size = np.full(k.shape, float(n))
+    return _interval(np.clip(k, 0.0, size), size, confidence, method)
+
+
+def effective_size_warning(n: float, weight: float, weight_squared: float, largest: float) -> str:
+    """What is wrong with the weights of n rows, in a sentence; empty when nothing is.
+
+    weight, weight_squared: sums; largest: the largest weight. Warned of (sheet 12): an effective
+    size sum(w)^2 / sum(w^2) below n / 10, or one row with more than 5 % of all weight.
+    """
+    if not n:
+        return ""
+    effective = weight * weight / weight_squared
+    if effective < 0.1 * n:
+        return f"the weights are poor: {n:,.0f} rows are worth {effective:,.0f} unweighted ones"
+    if n >= 20 and largest > 0.05 * weight:
+        return f"one of {n:,.0f} rows carries {100 * largest / weight:.0f} % of all weight"
+    return ""
 
 
 def _interval(

@@ -1,5 +1,7 @@
 """The incremental executor: the outcomes of the reference, for a fraction of its work."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -13,7 +15,8 @@ from progip.engine.observe import observed_columns
 from progip.engine.pipeline import Observation
 from progip.fault_models.base import Site
 
-DEFAULT_MEMORY = 2**30
+DEFAULT_MEMORY = 2**31
+MOST_RUNS = 2048  # in one sweep; more do not fill batches better
 
 
 class IncrementalExecutor:
@@ -50,7 +53,18 @@ class IncrementalExecutor:
                 raise NotTraceable(f"layer '{key[0]}' call {key[1]} left no mark in {fault_pass}")
             self._nodes[key] = node
         self.schedule = Schedule(traced, set(self._nodes.values()))
-        self.runs_per_sweep = 1024
+        self.runs_per_sweep = self._fitting(memory)
+
+    def _fitting(self, memory: int) -> int:
+        """How many runs a sweep may hold, were all of them dirty everywhere."""
+        golden = self.schedule.golden_bytes()
+        if golden > memory:
+            raise NotTraceable(
+                f"golden values of {self.traced.batch} images take {golden >> 20} MiB of the "
+                f"{memory >> 20} MiB allowed; lower the batch size or raise the limit"
+            )
+        runs = (memory - golden) // max(self.schedule.peak_bytes(), 1)
+        return int(min(max(runs, self.traced.batch), MOST_RUNS))
 
     def run(self, plan: pa.Table) -> dict[str, np.ndarray]:
         """Execute every row of a plan (``records.PLAN``).
@@ -67,15 +81,13 @@ class IncrementalExecutor:
         parts: list[dict[str, np.ndarray]] = []
         batch = self.traced.batch
         limits = np.searchsorted(position[order], np.arange(0, len(distinct) + batch, batch))
-        for first, (start, stop) in enumerate(zip(limits[:-1], limits[1:], strict=True)):
+        for first, (start, stop) in enumerate(pairwise(limits.tolist())):
             chosen = np.resize(distinct[first * batch : (first + 1) * batch], batch)
             images = self.images[torch.from_numpy(chosen).to(self.images.device)]
             golden = golden_values(self.schedule, images)
-            pieces = -(-int(stop - start) // self.runs_per_sweep)
+            pieces = -(-(stop - start) // self.runs_per_sweep)
             for members in np.array_split(order[start:stop], pieces):
-                parts.append(
-                    self._sweep(plan, members, position[members] - first * batch, golden)
-                )
+                parts.append(self._sweep(plan, members, position[members] - first * batch, golden))
         inverse = np.argsort(order)
         return {name: np.concatenate([p[name] for p in parts])[inverse] for name in parts[0]}
 
@@ -105,9 +117,7 @@ class IncrementalExecutor:
         result["value_after"] = sweep.after.view(np.float32)
         return result
 
-    def _faults(
-        self, part: pa.Table, layers: list[str], calls: np.ndarray
-    ) -> dict[int, Fault]:
+    def _faults(self, part: pa.Table, layers: list[str], calls: np.ndarray) -> dict[int, Fault]:
         neurons, bits = part["neuron"].to_numpy(), part["bit"].to_numpy()
         masks = np.where(bits >= 0, np.int64(1) << np.maximum(bits, 0).astype(np.int64), 0)
         masks = masks.astype(np.uint32).view(np.int32)

@@ -16,7 +16,15 @@ VALUE_FREE: dict[Any, tuple[int, ...]] = {
     aten.avg_pool2d_backward.default: (1,),
     aten._adaptive_avg_pool2d_backward.default: (1,),
     aten.max_pool2d_with_indices_backward.default: (1,),
-    **dict.fromkeys((aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.empty_like.default, aten.new_zeros.default, aten.new_ones.default, aten.new_full.default, aten.new_empty.default, aten.new_empty_strided.default), (0,)),
+    aten.zeros_like.default: (0,),
+    aten.ones_like.default: (0,),
+    aten.full_like.default: (0,),
+    aten.empty_like.default: (0,),
+    aten.new_zeros.default: (0,),
+    aten.new_ones.default: (0,),
+    aten.new_full.default: (0,),
+    aten.new_empty.default: (0,),
+    aten.new_empty_strided.default: (0,),
 }
 
 
@@ -33,9 +41,9 @@ class Ref:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a row of a batch lies in a tensor: ``group`` consecutive entries along ``dim``.
+    """Where the rows of a batch lie in a tensor: axis ``dim`` is ``outer`` x batch x ``group``.
 
-    Token and window networks merge the batch with other axes, so ``group`` may exceed 1.
+    Token and window networks merge the batch with other axes; for most tensors both are 1.
     """
 
     shape: tuple[int, ...]
@@ -43,12 +51,14 @@ class Layout:
     dtype: torch.dtype
     dim: int
     group: int
+    outer: int = 1
 
     def rows(self, tensor: Tensor) -> Tensor:
         """The same memory with the batch as an axis of its own, in front."""
-        if self.dim == 0 and self.group == 1:
+        if self.dim == 0 and self.group == self.outer == 1:
             return tensor
-        return tensor.unflatten(self.dim, (-1, self.group)).movedim(self.dim, 0)
+        split = tensor.unflatten(self.dim, (self.outer, -1, self.group))
+        return split.movedim(self.dim + 1, 0)
 
     def empty(self, device: torch.device) -> Tensor:
         """A batch of unset values with the strides that tracing saw."""
@@ -67,7 +77,12 @@ class Layout:
     def row_bytes(self) -> int:
         """Bytes of one row, 0 where a row is not one span of memory."""
         inner = self.group * math.prod(self.shape[1:])
-        if self.dim != 0 or not self._dense or self.stride[0] * self.group != inner:
+        if (
+            self.dim != 0
+            or self.outer != 1
+            or not self._dense
+            or self.stride[0] * self.group != inner
+        ):
             return 0
         return inner * self.dtype.itemsize
 

@@ -32,13 +32,14 @@ class Cell:
     Attributes:
         value: tensor (or tuple) of the traced shape.
         alive: for each lane, whether its row differs from golden.
-        known: lanes beyond hold nothing of this node; those before hold their run's value.
+        valid: for each lane, whether its row is what its run has here, dirty or golden; other
+            lanes hold anything.
     """
 
-    __slots__ = ("alive", "known", "lanes", "value")
+    __slots__ = ("alive", "lanes", "valid", "value")
 
-    def __init__(self, lanes: Lanes, value: Tensor, alive: np.ndarray, known: int) -> None:
-        self.lanes, self.value, self.alive, self.known = lanes, value, alive, known
+    def __init__(self, lanes: Lanes, value: Tensor, alive: np.ndarray, valid: np.ndarray) -> None:
+        self.lanes, self.value, self.alive, self.valid = lanes, value, alive, valid
 
 
 class State:
@@ -88,21 +89,18 @@ def put(
 ) -> None:
     """Copy rows of ``source`` into lanes of ``target``."""
     step = layout.row_bytes
-    on_host = _move is not None and target.device.type == "cpu"
-    if on_host and step and target.stride() == source.stride() == layout.stride:
+    if (
+        _move is not None
+        and target.device.type == "cpu"
+        and step
+        and target.stride() == source.stride() == layout.stride
+    ):
         a, b = target.data_ptr(), source.data_ptr()
         for i, j in zip(lanes.tolist(), rows.tolist(), strict=True):
             _move(a + i * step, b + j * step, step)
         return
     into, out_of = torch.from_numpy(lanes), torch.from_numpy(rows)
     layout.rows(target)[into.to(target.device)] = layout.rows(source)[out_of.to(target.device)]
-
-
-def below(value: Tensor, threshold: float) -> Tensor:
-    """``value <= threshold``, false for NaN; numpy does it several times faster than torch."""
-    if value.device.type != "cpu":
-        return value <= threshold
-    return torch.from_numpy(np.less_equal(value.numpy(), np.float32(threshold)))
 
 
 def _from_libc(name: str, result: Any) -> Callable[[int, int, int], Any] | None:
@@ -124,19 +122,21 @@ def differs(
 ) -> list[bool]:
     """For each pair of a lane and a golden row, whether any bit differs."""
     step = layout.row_bytes
-    on_host = _compare is not None and value.device.type == "cpu"
-    if on_host and step and value.stride() == golden.stride() == layout.stride:
+    compare = _compare
+    on_host = value.device.type == "cpu" and value.stride() == golden.stride() == layout.stride
+    if compare is not None and on_host and step:
         a, b = value.data_ptr(), golden.data_ptr()
         return [
-            _compare(a + i * step, b + j * step, step) != 0
-            for i, j in zip(lanes, rows, strict=True)
+            compare(a + i * step, b + j * step, step) != 0 for i, j in zip(lanes, rows, strict=True)
         ]
     left = layout.rows(value)[torch.as_tensor(lanes, device=value.device)]
     right = layout.rows(golden)[torch.as_tensor(rows, device=value.device)]
     if left.is_floating_point():
         kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[left.element_size()]
         left, right = left.contiguous().view(kind), right.contiguous().view(kind)
-    return (left != right).flatten(1).any(1).tolist() if left.dim() > 1 else (left != right).tolist()
+    return (
+        (left != right).flatten(1).any(1).tolist() if left.dim() > 1 else (left != right).tolist()
+    )
 
 
 def repack(state: State, layout: Layout, batch: int) -> State:
@@ -171,5 +171,5 @@ def repack(state: State, layout: Layout, batch: int) -> State:
             layout.rows(value)[len(part) :] = 0
         alive = np.zeros(batch, dtype=bool)
         alive[: len(part)] = True
-        fresh.append(Cell(Lanes(batch, part), value, alive, len(part)))
+        fresh.append(Cell(Lanes(batch, part), value, alive, alive))
     return State(kept + fresh)

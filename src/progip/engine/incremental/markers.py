@@ -1,4 +1,4 @@
-"""Identity operators that leave a mark in a traced graph: where a fault can hit, what is observed."""
+"""Operators that leave a mark in a traced graph: where a fault can hit, what is observed."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +20,7 @@ _LIBRARY.define("excess(Tensor output, int batch, float low, float high, float w
 
 def excess(output: Tensor, batch: int, low: float, high: float, width: float) -> Tensor:
     """The formula of ``RangeTable.excess``, which tracing would break into eight nodes."""
-    order = sorted(range(1, output.dim()), key=lambda axis: -output.stride(axis))
+    order = sorted(range(1, output.dim()), key=output.stride, reverse=True)
     flat = output.permute(0, *order).reshape(batch, -1)  # no copy, whatever the memory format
     return torch.maximum((flat.amax(1) - high) / width, (low - flat.amin(1)) / width)
 
@@ -92,7 +92,7 @@ class Markers:
             self._counts[f"<{name}"] = call + 1
             if not args[0].requires_grad:
                 return None
-            marked = _MarkGradient.apply(args[0], self._number("backward", name, call))  # type: ignore[no-untyped-call]
+            marked = _MarkGradient.apply(args[0], self._number("backward", name, call))
             return (marked, *args[1:])
 
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any, name: str) -> Any:
@@ -100,17 +100,17 @@ class Markers:
                 return None
             call = self._counts.get(name, 0)
             self._counts[name] = call + 1
-            return _MarkOutput.apply(output, self._number(self._current, name, call))  # type: ignore[no-untyped-call]
+            return _MarkOutput.apply(output, self._number(self._current, name, call))
 
         with ExitStack() as stack:
             for name, module in network.named_modules():
                 if next(module.children(), None) is None:
                     for handle in (
                         module.register_forward_pre_hook(
-                            lambda m, a, name=name: pre_hook(m, a, name)  # type: ignore[misc]
+                            lambda m, a, name=name: pre_hook(m, a, name)
                         ),
                         module.register_forward_hook(
-                            lambda m, a, o, name=name: hook(m, a, o, name)  # type: ignore[misc]
+                            lambda m, a, o, name=name: hook(m, a, o, name)
                         ),
                     ):
                         stack.callback(handle.remove)

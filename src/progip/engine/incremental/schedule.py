@@ -1,14 +1,17 @@
 """What a cell's sweep does, worked out once from the graph and the sites its faults can hit."""
 
+import math
+import operator
+from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from progip.engine.incremental.graph import Layout, Node, NotTraceable, Ref, aten, map_refs, refs
+from progip.engine.incremental.graph import Layout, Node, Ref, aten, map_refs, refs
 from progip.engine.incremental.markers import SITE
+from progip.engine.incremental.rewrites import gated, positive
 from progip.engine.incremental.tracing import Traced
 
 SAME = {
@@ -28,11 +31,15 @@ CONTRACTING = {
     aten.max_pool2d_with_indices_backward.default,
     aten.ge.Scalar,
     aten.sign.default,
-    aten.add.Tensor,
     aten.avg_pool2d.default,
     aten.mean.dim,
 }
+TRIAL, RARE = 512, 100  # rows to try; leave off comparing where fewer than one in so many leaves
 SMALL = 2048  # elements of a row so few that comparing them costs nothing
+BATCH_NORM = {
+    aten.native_batch_norm.default,
+    aten._native_batch_norm_legit_no_training.default,
+}
 FRESH = {aten.convolution.default, aten.addmm.default}
 
 
@@ -46,9 +53,8 @@ class Step:
         function: from the values of ``inputs`` to the value.
         compare: whether rows that equal golden leave here.
         site: whether faults can hit here.
-        gate: this step passes on its input's rows, but only those whose comparison with
-            ``threshold`` differs from golden: all that the derivative of a ReLU depends on.
         writable: the input's memory belongs to this step alone.
+        seen, left: rows compared so far, and how many of them equalled golden.
     """
 
     node: int
@@ -57,9 +63,14 @@ class Step:
     layout: Layout | None
     compare: bool = False
     site: bool = False
-    gate: bool = False
-    threshold: float = 0.0
     writable: bool = False
+    seen: int = 0
+    left: int = 0
+
+    @property
+    def worthwhile(self) -> bool:
+        """Whether rows leave here often enough to go on comparing; costs time only, no outcome."""
+        return self.seen < TRIAL or self.left * RARE > self.seen
 
 
 class Schedule:
@@ -77,7 +88,7 @@ class Schedule:
         self.traced = traced
         self.layouts: dict[int, Layout] = {}
         self._alias: dict[int, int] = {}
-        self._gates: dict[tuple[int, float], int] = {}
+        self._gates: dict[int, int] = {}
         self._next = len(traced.nodes)
         steps: list[Step] = []
         for number, node in enumerate(traced.nodes):
@@ -90,8 +101,22 @@ class Schedule:
         self.steps = self._reachable(steps)
         self.stored = self._stored()
         self.golden_steps = steps
+        self._overwrite(steps)
         self.release = _last_uses(self.steps)
         self.golden_release = _last_uses(steps, kept=self.stored)
+
+    def golden_bytes(self) -> int:
+        """What the golden values of one batch take."""
+        return sum(_bytes(self.layouts[n]) for n in self.stored if n in self.layouts)
+
+    def peak_bytes(self) -> int:
+        """The most that one run can hold at a time, when it is dirty everywhere."""
+        live = peak = 0
+        for step, release in zip(self.steps, self.release, strict=True):
+            live += _bytes(self.layouts[step.node]) if step.layout is not None else 0
+            peak = max(peak, live)
+            live -= sum(_bytes(self.layouts[n]) for n in release if n in self.layouts)
+        return peak // self.traced.batch
 
     def _root(self, node: int) -> int:
         while node in self._alias:
@@ -112,15 +137,17 @@ class Schedule:
         if self._is_same(node):
             self._alias[number] = self._root(node.inputs[0])
             return
+        target = node.target
         args = map_refs(node.args, lambda n: self._argument(n))
-        if node.target is aten.threshold_backward.default and isinstance(args[1], Ref):
-            args = (args[0], Ref(self._gate(args[1].node, float(args[2]), steps)), args[2])
+        if target is aten.threshold_backward.default and isinstance(args[1], Ref) and args[2] == 0:
+            args = (args[0], Ref(self._gate(args[1].node, steps)))
+            target = gated
         kwargs = {k: map_refs(v, lambda n: self._argument(n)) for k, v in node.kwargs.items()}
         inputs = tuple(dict.fromkeys(refs([*args, *kwargs.values()])))
         compare = node.layout is not None and (
             node.target in CONTRACTING or _row_size(node.layout) <= SMALL
         )
-        function = _function(node.target, args, kwargs, inputs)
+        function = _function(target, args, kwargs, inputs)
         steps.append(Step(number, inputs, function, node.layout, compare))
 
     def _argument(self, number: int) -> Any:
@@ -139,19 +166,17 @@ class Schedule:
             and given.stride == node.layout.stride
         )
 
-    def _gate(self, source: int, threshold: float, steps: list[Step]) -> int:
-        key = (source, threshold)
-        if key not in self._gates:
-            self._gates[key] = self._next
-            layout = self.layouts[source]
-            self.layouts[self._next] = layout
-            steps.append(
-                Step(
-                    self._next, (source,), lambda v: v[0], layout, gate=True, threshold=threshold
-                )
-            )
-            self._next += 1
-        return self._gates[key]
+    def _gate(self, source: int, steps: list[Step]) -> int:
+        """The node of ``positive(source)``: all that the derivative of a ReLU depends on.
+
+        Rows whose signs equal golden leave there, though their values differ.
+        """
+        if source not in self._gates:
+            made, self._next = self._next, self._next + 1
+            layout = replace(self.layouts[source], dtype=torch.bool)
+            self._gates[source], self.layouts[made] = made, layout
+            steps.append(Step(made, (source,), lambda v: positive(v[0]), layout, compare=True))
+        return self._gates[source]
 
     def _reachable(self, steps: list[Step]) -> list[Step]:
         dirty: set[int] = set()
@@ -183,6 +208,23 @@ class Schedule:
                 )
         return result
 
+    def _overwrite(self, steps: list[Step]) -> None:
+        """Let a ReLU take the memory of a batch normalisation that nothing else reads."""
+        uses = Counter(i for step in steps for i in step.inputs)
+        nodes = self.traced.nodes
+        for step in steps:
+            if step.node >= len(nodes) or nodes[step.node].target is not aten.relu.default:
+                continue
+            (given,) = step.inputs
+            maker = nodes[given].inputs[0] if nodes[given].target is operator.getitem else -1
+            if (
+                uses[given] == 1
+                and given not in self.stored
+                and maker >= 0
+                and nodes[maker].target in BATCH_NORM
+            ):
+                step.function = lambda v: v[0].relu_()
+
     def _makes_fresh(self, node: int) -> bool:
         made = self.traced.nodes[node]
         if made.target in FRESH:
@@ -195,18 +237,17 @@ class Schedule:
         for step in self.steps:
             if step.compare or step.site:
                 stored.add(step.node)
-            if step.gate:
-                stored.add(step.inputs[0])
             if len(step.inputs) > 1:
                 stored.update(step.inputs)
         return stored
 
 
+def _bytes(layout: Layout) -> int:
+    return math.prod(layout.shape) * layout.dtype.itemsize
+
+
 def _row_size(layout: Layout) -> int:
-    size = 1
-    for n in layout.shape:
-        size *= n
-    return size * layout.group // layout.shape[layout.dim]
+    return math.prod(layout.shape) * layout.group * layout.outer // layout.shape[layout.dim]
 
 
 def _last_uses(steps: list[Step], kept: Collection[int] = ()) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""One walk over the graph for many runs: rows join at their fault, and leave when equal to golden."""
+"""One walk over the graph for many runs: rows join at their fault, leave when equal to golden."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from progip.engine.incremental.graph import Layout
-from progip.engine.incremental.lanes import Cell, Lanes, State, below, differs, gather, put, repack
+from progip.engine.incremental.lanes import Cell, Lanes, State, differs, gather, put, repack
 from progip.engine.incremental.schedule import Schedule, Step
 
 
@@ -29,9 +29,6 @@ def golden_values(schedule: Schedule, images: Tensor) -> dict[int, Any]:
             values[step.node] = step.function([values[i] for i in step.inputs])
             for node in release:
                 del values[node]
-        for step in schedule.steps:
-            if step.gate:
-                values[-step.node] = below(values[step.node], step.threshold)
     return values
 
 
@@ -86,16 +83,16 @@ class Sweep:
         if len(step.inputs) == 1:
             function = step.function
             cells = [
-                Cell(c.lanes, function([c.value]), c.alive, c.known)
+                Cell(c.lanes, function([c.value]), c.alive, c.valid)
                 for c in self._states[dirty[0]].cells
             ]
         else:
             cells = self._join(step, dirty)
-        if step.compare or step.gate:
+        if step.compare and step.worthwhile:
             cells = self._compare(step, cells)
         if cells:
             state = State(cells)
-            if (step.compare or step.gate) and len(cells) > 1 and step.layout is not None:
+            if step.compare and len(cells) > 1 and step.layout is not None:
                 state = repack(state, step.layout, self.batch)
             self._states[step.node] = state
 
@@ -111,21 +108,20 @@ class Sweep:
     def _compare(self, step: Step, cells: list[Cell]) -> list[Cell]:
         """Keep the rows that differ from golden."""
         layout = self.schedule.layouts[step.node]
-        golden = self.golden[-step.node if step.gate else step.node]
-        if step.gate:
-            layout = _boolean(layout)
+        golden = self.golden[step.node]
         result = []
         for cell in cells:
             lanes = cell.alive.nonzero()[0]
-            value = below(cell.value, step.threshold) if step.gate else cell.value
             rows = self.rows[cell.lanes.runs[lanes]]
-            changed = differs(layout, value, lanes.tolist(), golden, rows.tolist())
+            changed = differs(layout, cell.value, lanes.tolist(), golden, rows.tolist())
+            step.seen += len(changed)
+            step.left += len(changed) - sum(changed)
             if all(changed):
                 result.append(cell)
             elif any(changed):
                 alive = np.zeros(self.batch, dtype=bool)
                 alive[lanes[changed]] = True
-                result.append(Cell(cell.lanes, cell.value, alive, cell.known))
+                result.append(Cell(cell.lanes, cell.value, alive, cell.valid))
         return result
 
     def _golden_rows(self, node: int, runs: np.ndarray) -> Tensor:
@@ -156,9 +152,12 @@ class Sweep:
             value = cell.value if step.writable else cell.value.clone()
             alive = cell.alive.copy()
             alive[lanes.count - space : lanes.count] = True
-            cells[i] = Cell(lanes, value, alive, cell.known)
-            self._fill_golden(layout, step.node, cells[i])
-            self._flip(value, np.arange(lanes.count - space, lanes.count), fault, placed)
+            valid = cell.valid.copy()
+            valid[lanes.count - space : lanes.count] = True
+            cells[i] = Cell(lanes, value, alive, valid)
+            added = np.arange(lanes.count - space, lanes.count)
+            self._copy_golden(layout, step.node, cells[i], added)
+            self._flip(value, added, fault, placed)
             placed += space
         for start in range(placed, len(fault.runs), self.batch):
             runs = fault.runs[start : start + self.batch]
@@ -166,14 +165,8 @@ class Sweep:
             self._flip(value, np.arange(len(runs)), fault, start)
             alive = np.zeros(self.batch, dtype=bool)
             alive[: len(runs)] = True
-            cells.append(Cell(Lanes(self.batch, runs), value, alive, len(runs)))
+            cells.append(Cell(Lanes(self.batch, runs), value, alive, alive))
         self._states[step.node] = State(cells)
-
-    def _fill_golden(self, layout: Layout, node: int, cell: Cell) -> None:
-        """Give lanes that were taken after the value was made the golden row of their run."""
-        lanes = np.arange(cell.known, cell.lanes.count)
-        self._copy_golden(layout, node, cell, lanes)
-        cell.known = cell.lanes.count
 
     def _copy_golden(self, layout: Layout, node: int, cell: Cell, lanes: np.ndarray) -> None:
         rows = self.rows[cell.lanes.runs[lanes]]
@@ -195,18 +188,19 @@ class Sweep:
         self.fired[runs] += 1
 
     def _join(self, step: Step, dirty: list[int]) -> list[Cell]:
-        """Line up the rows of several inputs; rows that an input has not dirtied come from golden."""
+        """Line up the rows of several inputs; what an input has not dirtied comes from golden."""
         states = [self._states[i] for i in dirty]
         result = []
         for lanes, alive in self._line_up(states):
             values = []
+            valid = np.arange(self.batch) < lanes.count
             for node in step.inputs:
                 state = self._states.get(node)
                 if state is None:
                     values.append(self._golden_rows(node, lanes.runs[: lanes.count]))
                 else:
-                    values.append(self._aligned(node, state, lanes, alive))
-            result.append(Cell(lanes, step.function(values), alive, lanes.count))
+                    values.append(self._aligned(node, state, lanes, alive, valid))
+            result.append(Cell(lanes, step.function(values), alive, valid | alive))
         return result
 
     def _line_up(self, states: list[State]) -> list[tuple[Lanes, np.ndarray]]:
@@ -242,17 +236,25 @@ class Sweep:
             result.append((Lanes(self.batch, part), alive))
         return result
 
-    def _aligned(self, node: int, state: State, lanes: Lanes, alive: np.ndarray) -> Tensor:
-        """The values of an input with its rows in the given lanes."""
+    def _aligned(
+        self, node: int, state: State, lanes: Lanes, alive: np.ndarray, valid: np.ndarray
+    ) -> Tensor:
+        """The values of an input, right in the lanes that are alive.
+
+        Clears ``valid`` where another lane may not hold what its run has here.
+        """
         layout = self.schedule.layouts[node]
         cell_of, lane_of = state.locate(len(self.rows))
         own = next((i for i, c in enumerate(state.cells) if c.lanes is lanes), -1)
         wanted = alive.nonzero()[0]
         runs = lanes.runs[wanted]
         source = cell_of[runs]
+        everywhere = cell_of[lanes.runs[: lanes.count]]
+        valid[: lanes.count] &= (everywhere < 0) | (everywhere == own)
         if own >= 0:
             cell = state.cells[own]
-            stale = (source != own) & ((source >= 0) | (wanted >= cell.known))
+            valid &= cell.valid
+            stale = (source != own) & ((source >= 0) | ~cell.valid[wanted])
             if not stale.any():
                 return cell.value
             if not _writable(cell.value):
@@ -266,15 +268,15 @@ class Sweep:
             value = self._golden_rows(node, lanes.runs[: lanes.count])
         for i in np.unique(source[source >= 0]):
             chosen = source == i
-            put(layout, value, wanted[chosen], state.cells[i].value, lane_of[runs[chosen]].astype(np.int64))
+            put(
+                layout,
+                value,
+                wanted[chosen],
+                state.cells[i].value,
+                lane_of[runs[chosen]].astype(np.int64),
+            )
         return value
-
-
-def _boolean(layout: Layout) -> Layout:
-    return Layout(layout.shape, layout.stride, torch.bool, layout.dim, layout.group)
 
 
 def _writable(value: Tensor) -> bool:
     return all(s != 0 for s, n in zip(value.stride(), value.shape, strict=True) if n > 1)
-
-

@@ -73,7 +73,8 @@ class Traced:
             _run(graph, images), _run(graph, images[moved]), _run(small, few), strict=True
         ):
             if node.op == "output":
-                self.outputs = [number[n] for n in node.args[0]]  # type: ignore[union-attr]
+                observed: Any = node.args[0]
+                self.outputs = [number[n] for n in observed]
                 self._check_outputs(pipeline, images, value)
                 continue
             made = self._node(node, number)
@@ -82,18 +83,9 @@ class Traced:
             if not made.inputs and node.op != "placeholder":
                 self.constants[number[node]] = value
             elif isinstance(value, Tensor):
-                made.layout = _layout(node, value, less, self.batch, fewer)
+                made.layout = _layout(node, value, less, turned, moved, fewer)
                 if made.layout is None:
-                    if not same_bits(value, turned):
-                        raise NotTraceable(f"'{node.name}' mixes the images of a batch")
                     self.constants[number[node]] = value
-                elif not same_bits(
-                    made.layout.rows(value)[moved].contiguous(),
-                    made.layout.rows(turned).contiguous(),
-                ):
-                    raise NotTraceable(
-                        f"'{node.name}' gives a row other bits at another position of the batch"
-                    )
             other = cheaper(node.target, given) if made.inputs else None
             if other is not None and _same(other(*given), value):
                 made.target = other
@@ -104,8 +96,9 @@ class Traced:
     def _node(self, node: fx.Node, number: dict[fx.Node, int]) -> Node:
         if node.op != "call_function":
             return Node(None, (), {}, ())
-        args = list(fx.node.map_arg(node.args, lambda n: Ref(number[n])))
-        kwargs = dict(fx.node.map_arg(node.kwargs, lambda n: Ref(number[n])))
+        to_ref: Any = lambda n: Ref(number[n])  # noqa: E731  # typed for arguments of a graph
+        args: list[Any] = list(fx.node.map_arg(node.args, to_ref))
+        kwargs: dict[str, Any] = dict(fx.node.map_arg(node.kwargs, to_ref))
         for position in value_free(node.target, args):
             if position < len(args) and isinstance(args[position], Ref):
                 layout = self.nodes[args[position].node].layout
@@ -156,8 +149,12 @@ def _trace(pipeline: Pipeline, images: Tensor) -> tuple[fx.Graph, list[SiteKey]]
 
 
 def _mutates(node: fx.Node) -> bool:
-    return node.op == "call_function" and getattr(node.target, "_schema", None) is not None and (
-        node.target._schema.is_mutable  # type: ignore[union-attr]
+    return (
+        node.op == "call_function"
+        and getattr(node.target, "_schema", None) is not None
+        and (
+            node.target._schema.is_mutable  # type: ignore[union-attr]
+        )
     )
 
 
@@ -178,35 +175,47 @@ def _run(graph: fx.Graph, images: Tensor) -> Iterator[tuple[fx.Node, tuple[Any, 
     """Evaluate a graph: each node, its arguments, its value, which is kept until its last use."""
     values: dict[fx.Node, Any] = {}
     left = {node: len(node.users) for node in graph.nodes}
-    with torch.no_grad():
-        for node in graph.nodes:
-            args: tuple[Any, ...] = ()
-            if node.op == "placeholder":
-                value: Any = images
-            elif node.op == "get_attr":
-                value = operator.attrgetter(str(node.target))(graph.owning_module)
-            else:
-                args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)  # type: ignore[misc]
-                value = args[0] if node.op == "output" else node.target(*args, **kwargs)  # type: ignore[operator]
-            yield node, args, value
-            values[node] = value
-            for used in (node, *node.all_input_nodes):
-                left[used] -= used is not node
-                if left[used] == 0:
-                    values.pop(used, None)
+    for node in graph.nodes:
+        args: tuple[Any, ...] = ()
+        if node.op == "placeholder":
+            value: Any = images
+        elif node.op == "get_attr":
+            value = operator.attrgetter(str(node.target))(graph.owning_module)
+        else:
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+            with torch.no_grad():  # not around the loop: generators take turns
+                value = args[0] if node.op == "output" else node.target(*args, **kwargs)
+        yield node, args, value
+        values[node] = value
+        for used in (node, *node.all_input_nodes):
+            left[used] -= used is not node
+            if left[used] == 0:
+                values.pop(used, None)
 
 
 def _layout(
-    node: fx.Node, value: Tensor, less: Tensor, batch: int, fewer: int
+    node: fx.Node, value: Tensor, less: Tensor, turned: Tensor, moved: Tensor, fewer: int
 ) -> Layout | None:
-    """Where the batch lies in a value, from its shape at two batch sizes; None if nowhere."""
+    """Where the batch lies in a value; None where the value is the same for every image.
+
+    The axis is the one that differs at another batch size; how it is split follows from where the
+    rows went when the images were ``moved``, which also proves that no row knows its position.
+    """
     if value.dim() != less.dim():
         raise NotTraceable(f"'{node.name}' changes its number of axes with the batch size")
     differing = [d for d in range(value.dim()) if value.shape[d] != less.shape[d]]
     if not differing:
+        if not same_bits(value, turned):
+            raise NotTraceable(f"'{node.name}' mixes the images of a batch")
         return None
-    dim = differing[0]
-    group = value.shape[dim] // batch
-    if len(differing) > 1 or (group * batch, group * fewer) != (value.shape[dim], less.shape[dim]):
+    dim, batch = differing[0], len(moved)
+    size = value.shape[dim] // batch
+    if len(differing) > 1 or (size * batch, size * fewer) != (value.shape[dim], less.shape[dim]):
         raise NotTraceable(f"the batch does not lie along one axis of '{node.name}'")
-    return Layout(tuple(value.shape), tuple(value.stride()), value.dtype, dim, group)
+    for outer in (1, *(n for n in range(size, 1, -1) if size % n == 0)):
+        layout = Layout(
+            tuple(value.shape), tuple(value.stride()), value.dtype, dim, size // outer, outer
+        )
+        if same_bits(layout.rows(value)[moved], layout.rows(turned)):
+            return layout
+    raise NotTraceable(f"'{node.name}' gives a row other bits at another position of the batch")

@@ -1,0 +1,90 @@
+"""The plan of one cell: the sampling plan applied to its population, with the pilot it may need."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from progip.campaign import store
+from progip.campaign.judge import outcomes
+from progip.campaign.settings import CellSettings
+from progip.campaign.subject import Subject
+from progip.fault_models.base import Site
+from progip.sampling.base import Pilot, Population
+
+
+class Planner:
+    """Draws the faults of one cell.
+
+    Args:
+        sites: what the fault model selected in the cell's pass.
+        folder: of the executed runs, where the pilot is read from once it is there.
+
+    Raises:
+        ProgipError: the fault model has no strata, or a stratum has no site.
+    """
+
+    def __init__(
+        self, settings: CellSettings, subject: Subject, sites: list[Site], folder: Path
+    ) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._threshold = subject.ood_threshold
+        golden = subject.evaluation(settings.population)
+        clean = {f"golden_{name}": golden[name] for name in ("score", "class")}
+        clean |= {f"faulty_{name}": golden[name] for name in ("score", "class")}
+        correct = outcomes(
+            pa.table({**clean, "label": golden["label"]}), settings.population, self._threshold
+        )["originally_correct"]
+        self.population = Population(settings.fault_model, sites, correct)
+        self._shares = settings.sampling.shares(self.population)
+        self._pilot: Pilot | None = None
+
+    def plan(self, start: int, stop: int) -> pa.Table:
+        """``records.PLAN`` of runs start..stop-1; the pilot before them must be executed."""
+        s = self._settings
+        pilot = self.pilot() if stop > s.sampling.pilot_runs else None
+        return s.sampling.plan(self.population, s.seed, s.fault_key, start, stop, pilot)
+
+    def pilot(self) -> Pilot | None:
+        """What the pilot showed; None where the plan has none or it is not complete."""
+        runs = self._settings.sampling.pilot_runs
+        if not runs or self._pilot is not None:
+            return self._pilot
+        paths = [shard.path for shard in store.named_shards(self._folder) if shard.start < runs]
+        if not paths:
+            return None
+        rows = pa.concat_tables(pq.read_table(path) for path in paths)
+        rows = rows.filter(np.asarray(rows["run_id"]) < runs)
+        if len(rows) < runs:
+            return None
+        found = outcomes(rows, self._settings.population, self._threshold)
+        failed = found["classification_failure"] | found["detection_failure"]
+        stratum, strata = rows["stratum"].to_numpy(), len(self._shares)
+        counts = (np.ones(len(rows)), failed, failed & self._looks_clean(rows))
+        self._pilot = Pilot(
+            *(np.bincount(stratum, c, minlength=strata).astype(np.int64) for c in counts)
+        )
+        return self._pilot
+
+    def _looks_clean(self, rows: pa.Table) -> np.ndarray:
+        """Runs in which gradient and score, or all activations, are as in clean runs."""
+        column = {name: rows[name].to_numpy() for name in _CLUES}
+        calm = np.ones(len(rows), dtype=bool)
+        for name in ("grad_max", "score"):
+            clean, value = column[f"golden_{name}"], column[f"faulty_{name}"]
+            calm &= (value >= clean.min()) & (value <= clean.max())
+        inside: np.ndarray = column["range_excess_first"] <= 0
+        return calm | (inside & (column["range_excess_second"] <= 0))
+
+    def describe(self) -> dict[str, Any]:
+        """For the cell's manifest."""
+        return self._settings.sampling.describe(self.population, self.pilot())
+
+
+_CLUES = (
+    "golden_grad_max", "faulty_grad_max", "golden_score", "faulty_score",
+    "range_excess_first", "range_excess_second",
+)  # fmt: skip

@@ -1,0 +1,113 @@
+"""How many runs a cell gets, said before it starts, with what they buy and cost."""
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+
+from progip.cache import cache_root
+from progip.errors import ProgipError
+from progip.statistics.intervals import check_confidence
+from progip.statistics.sizing import margin_of, sample_size
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Sizing:
+    """The size of a cell by the margin it is to reach; without a margin, ``runs`` is the size.
+
+    Attributes:
+        margin: half-width of the interval, a fraction of 1; null: not used.
+        relative: whether the margin is a part of the expected rate: .1 for ten per cent of it.
+        confidence: of the interval.
+        rate: the rate expected; .5 is the worst case of an absolute margin.
+        finite: correct for the finite number of faults as Leveugle's formula does. Runs are drawn
+            with replacement here, so this is for comparison with published sizes.
+        max_runs: a cell that would need more is refused, with the margin that so many would buy.
+    """
+
+    margin: float | None = None
+    relative: bool = False
+    confidence: float = 0.95
+    rate: float = 0.5
+    finite: bool = False
+    max_runs: int = 10_000_000
+
+    def __post_init__(self) -> None:
+        check_confidence(self.confidence)
+        if not 0 < self.rate < 1:
+            raise ProgipError(f"sizing.rate={self.rate}: give a fraction between 0 and 1")
+        if self.max_runs < 1:
+            raise ProgipError(f"sizing.max_runs={self.max_runs}: must be at least 1")
+        if self.margin is not None and not 0 < self.margin <= 1:
+            raise ProgipError(
+                f"sizing.margin={self.margin}: a half-width is a fraction above 0 and at most 1"
+            )
+
+    def size(self, runs: int, population: int) -> int:
+        """Runs of a cell whose population has so many faults.
+
+        Raises:
+            ProgipError: more than ``max_runs``; says what that number would buy.
+        """
+        faults = population if self.finite else None
+        needed = runs
+        if self.margin is not None:
+            absolute = self.margin * (self.rate if self.relative else 1.0)
+            needed = sample_size(
+                absolute, confidence=self.confidence, rate=self.rate, population=faults
+            )
+        if needed > self.max_runs:
+            bought = margin_of(self.max_runs, confidence=self.confidence, rate=self.rate)
+            what = f"runs={runs}" if self.margin is None else f"a margin of {self.margin:g}"
+            raise ProgipError(
+                f"{what} needs {needed:,} runs a cell, sizing.max_runs allows {self.max_runs:,}, "
+                f"which buy a margin of {bought:.2g}; raise the one or the other"
+            )
+        return needed
+
+    def announcement(self, runs: int, population: int, seconds_per_run: float | None) -> str:
+        """What a size means, in a sentence: margins, share of the population, time."""
+        percent = f"{100 * self.confidence:g} %"
+        worst = margin_of(runs, confidence=self.confidence)
+        text = f"{runs:,} runs of {population:,} possible faults; "
+        if self.rate != 0.5:
+            expected = margin_of(runs, confidence=self.confidence, rate=self.rate)
+            text += f"{percent} margin {expected:.2g} at a rate of {self.rate:g}, "
+        else:
+            text += f"{percent} margin "
+        text += f"{worst:.2g} at worst"
+        if seconds_per_run is not None:
+            text += f"; about {duration(runs * seconds_per_run)} here"
+        return text
+
+
+def duration(seconds: float) -> str:
+    """A time span to read: 45 s, 12 min, 3.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def known_seconds_per_run(cell: str) -> float | None:
+    """Measured when the same cell last ran on this machine; None if it never did."""
+    try:
+        return float(json.loads((cache_root() / "speed.json").read_text())[cell])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def remember_speed(cell: str, seconds_per_run: float) -> None:
+    """Keep a measured time for the next announcement; a cache that cannot be written is no loss."""
+    path = cache_root() / "speed.json"
+    try:
+        known = json.loads(path.read_text())
+    except (OSError, ValueError):
+        known = {}
+    try:
+        draft = path.with_name(f"speed-{os.getpid()}.json")  # other processes keep theirs too
+        draft.write_text(json.dumps({**known, cell: seconds_per_run}))
+        os.replace(draft, path)
+    except OSError as error:
+        log.debug("speed not kept: %s", error)

@@ -1,0 +1,126 @@
+"""What a sampling plan is: it decides which part of the population each run's fault comes from."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from progip import records
+from progip.fault_models.base import Atoms, FaultModel, Site
+
+
+@dataclass(frozen=True)
+class Population:
+    """Every fault a cell can have: the fault model's law over sites, bits and images.
+
+    Attributes:
+        sites: what ``fault_model.select`` returned.
+        correct: (images,) booleans: whether the fault-free outcome of the image is right.
+    """
+
+    fault_model: FaultModel
+    sites: list[Site]
+    correct: np.ndarray
+
+    @property
+    def atoms(self) -> Atoms:
+        return self.fault_model.atoms(self.sites)
+
+    @property
+    def size(self) -> int:
+        """Number of different faults: images x neurons x bits."""
+        atoms = self.atoms
+        neurons = np.array([site.neurons for site in self.sites])[atoms.site]
+        return len(self.correct) * int(neurons.sum())
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What the first runs of a cell showed, counts of each stratum, all (H,).
+
+    Attributes:
+        rows, failures: runs, and those that failed.
+        quiet: failures that some check could miss: the gradient and the score stay as clean ones
+            are, or the activations do. No protection decides this, so all share one plan.
+    """
+
+    rows: np.ndarray
+    failures: np.ndarray
+    quiet: np.ndarray
+
+
+@dataclass(kw_only=True)
+class SamplingPlan(ABC):
+    """One way to draw faults; the fields of a subclass are the options of its YAML file."""
+
+    name: str
+
+    @property
+    def pilot_runs(self) -> int:
+        """Runs that must be executed before the plan of later ones is known; 0 for none."""
+        return 0
+
+    @abstractmethod
+    def plan(
+        self,
+        population: Population,
+        seed: int,
+        key: str,
+        start: int,
+        stop: int,
+        pilot: Pilot | None = None,
+    ) -> pa.Table:
+        """The planned faults of runs start..stop-1, schema ``records.PLAN``.
+
+        Row i depends on (seed, key, i), the options of plan and fault model, and, for runs from
+        ``pilot_runs`` on, on the pilot. ``weight`` is the fault model's probability of the row's
+        stratum or site and bit over the one it was drawn with.
+
+        Args:
+            pilot: what the first ``pilot_runs`` runs showed; needed for stop > ``pilot_runs``.
+        """
+
+    def shares(self, population: Population) -> np.ndarray:
+        """(H,) probability of each stratum under the fault model; (1,) for a plan without strata.
+
+        Raises:
+            ProgipError: a stratum has no site.
+        """
+        return np.ones(1)
+
+    def describe(self, population: Population, pilot: Pilot | None) -> dict[str, Any]:
+        """For the manifest: what is needed to estimate from the rows, and to write the plan up."""
+        return {"name": self.name, "strata": []}
+
+
+def planned(
+    atoms: Atoms,
+    runs: np.ndarray,
+    images: np.ndarray,
+    atom: np.ndarray,
+    uniform: np.ndarray,
+    weight: np.ndarray,
+    stratum: np.ndarray,
+) -> pa.Table:
+    """A ``records.PLAN`` table of chosen images and atoms; the neuron from a uniform number.
+
+    All arguments but atoms: (rows,).
+    """
+    site = atoms.site[atom]
+    sites = atoms.sites
+    neurons = np.array([s.neurons for s in sites], dtype=np.int64)[site]
+    return pa.table(
+        {
+            "run_id": runs,
+            "sample_index": images.astype(np.int32),
+            "layer": np.array([s.layer for s in sites], dtype=object)[site],
+            "call": np.array([s.call for s in sites], dtype=np.int16)[site],
+            "neuron": np.minimum((uniform * neurons).astype(np.int64), neurons - 1),
+            "bit": atoms.bit[atom],
+            "weight": weight,
+            "stratum": stratum.astype(np.int32),
+        },
+        schema=records.PLAN,
+    )

@@ -1,0 +1,24 @@
+"""Faults drawn by the fault model's own law: the plan of most of the literature."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from progip.sampling.base import Pilot, Population, SamplingPlan
+
+
+@dataclass(kw_only=True)
+class Uniform(SamplingPlan):
+    """Every run drawn alike; all weights are 1."""
+
+    def plan(
+        self,
+        population: Population,
+        seed: int,
+        key: str,
+        start: int,
+        stop: int,
+        pilot: Pilot | None = None,
+    ) -> pa.Table:
+        p = population
+        return p.fault_model.plan(p.sites, len(p.correct), seed, key, start, stop)

@@ -1,0 +1,198 @@
+"""The whole truth of a tiny detector: every (image, site, bit) of a pass, executed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+
+from progip import records
+from progip.campaign.judge import golden_evidence, judge
+from progip.campaign.runner import observed_table
+from progip.campaign.tally import CATEGORIES, FLAGS, KINDS, RATES, Tally, categories
+from progip.engine.observe import golden_table
+from progip.engine.pipeline import Pipeline
+from progip.engine.ranges import find_range_sites, profiling
+from progip.engine.reference import ReferenceExecutor
+from progip.engine.sites import find_sites
+from progip.fault_models.single_bit_flip import SingleBitFlip
+from progip.ood_methods.odin import ODIN
+from progip.protections.progip import ProGIP
+from progip.sampling.base import Pilot, Population, SamplingPlan
+from progip.statistics.roc import threshold_at_tpr
+from progip.statistics.strata import Moments
+
+IMAGES = 24
+CLASSES = 3
+
+
+def network() -> nn.Module:
+    """Convolution, pool, hidden layer, head on 4x4 images: 48 neurons in three hit layers."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = nn.Sequential(
+            nn.Conv2d(1, 2, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(8, 6),
+            nn.ReLU(),
+            nn.Linear(6, CLASSES),
+        )
+        for parameter in model.parameters():
+            parameter.data *= 2
+    return model.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What every fault of one pass does.
+
+    Attributes:
+        category: (images, neurons of all sites, bits) int8, see ``progip.campaign.tally``.
+        first: layer name -> position of its first neuron.
+    """
+
+    population: Population
+    category: np.ndarray
+    first: dict[str, int]
+
+    @classmethod
+    def of_pass(cls, fault_pass: str) -> "Truth":
+        generator = torch.Generator().manual_seed(5)
+        images = torch.randn(IMAGES, 1, 4, 4, generator=generator)
+        model = network()
+        labels = model(images).argmax(1).numpy()
+        labels[::8] = (labels[::8] + 1) % CLASSES  # some are wrong without any fault
+        method = ODIN(name="odin", std=[0.5], epsilon=0.02, temperature=10.0)
+        with profiling(model, find_range_sites(model, images[:2])) as ranges:
+            method.fit(model, [(images, torch.from_numpy(labels))])
+        pipeline = Pipeline(model, method, ranges)
+        fault_model = SingleBitFlip(name="flip")
+        sites = fault_model.select(find_sites(model, method, images[:2])[fault_pass])
+        golden = golden_table(pipeline, images, labels, 256)
+        every = [
+            (image, site.layer, neuron, bit)
+            for image in range(IMAGES)
+            for site in sites
+            for neuron in range(site.neurons)
+            for bit in range(32)
+        ]
+        columns = dict(zip(("sample_index", "layer", "neuron", "bit"), zip(*every, strict=True),
+                           strict=True))  # fmt: skip
+        rows = len(every)
+        plan = pa.table(
+            {
+                "run_id": np.arange(rows),
+                **{name: list(values) for name, values in columns.items()},
+                "call": np.zeros(rows),
+                "weight": np.ones(rows),
+                "stratum": np.zeros(rows),
+            }
+        )
+        plan = plan.select(records.PLAN.names).cast(records.PLAN)
+        observed = ReferenceExecutor(pipeline, sites, fault_pass, images, 256).run(plan)
+        threshold = threshold_at_tpr(golden["score"].to_numpy(), 0.9)
+        protection = ProGIP(name="progip")
+        limits = protection.calibrate(golden_evidence(golden), gradient_vanishes=True)
+        names = {name: name for name in records.CELL.names} | {"population": "id"}
+        result = judge(observed_table(plan, golden, observed), names, protection, limits, threshold)
+        flags = {name: result[name].to_numpy() for name in FLAGS}
+        neurons = sum(site.neurons for site in sites)
+        ends = np.cumsum([0, *(site.neurons for site in sites)])
+        correct = flags["originally_correct"].reshape(IMAGES, -1)[:, 0]
+        return cls(
+            Population(fault_model, sites, correct),
+            categories(flags).reshape(IMAGES, neurons, 32).astype(np.int8),
+            {site.layer: int(end) for site, end in zip(sites, ends, strict=False)},
+        )
+
+    def rate(self, name: str, estimand: str = "layer_mean") -> float:
+        """The true value of a rate: every layer equally likely, or every neuron, or by its MACs."""
+        masses = self._masses(estimand)
+        events, base = RATES[name]
+        total = masses[KINDS[base]].sum()
+        return float(masses[KINDS[events]].sum() / total) if total else float("nan")
+
+    def share(self, kind: str) -> float:
+        """The share of runs that are of a kind, of ``tally.KINDS``."""
+        return float(self._masses("layer_mean")[KINDS[kind]].sum())
+
+    def _masses(self, estimand: str) -> np.ndarray:
+        """The probability of every category, (CATEGORIES,)."""
+        sites = self.population.sites
+        share = {
+            "layer_mean": [1.0] * len(sites),
+            "neuron_weighted": [float(site.neurons) for site in sites],
+            "mac_weighted": [float(site.macs) for site in sites],
+        }[estimand]
+        weight = np.concatenate(
+            [np.full(site.neurons, s / site.neurons) for s, site in zip(share, sites, strict=True)]
+        )
+        full = np.broadcast_to(weight[None, :, None], self.category.shape)
+        masses: np.ndarray = np.bincount(self.category.ravel(), full.ravel(), minlength=CATEGORIES)
+        return masses / masses.sum()
+
+    def look_up(self, plan: pa.Table) -> np.ndarray:
+        """The category of every planned run."""
+        layer = plan["layer"].dictionary_encode().combine_chunks()
+        first = np.array([self.first[name] for name in layer.dictionary.to_pylist()])
+        neuron = plan["neuron"].to_numpy() + first[layer.indices.to_numpy()]
+        found: np.ndarray = self.category[
+            plan["sample_index"].to_numpy(), neuron, plan["bit"].to_numpy()
+        ]
+        return found
+
+    def manifest(self, sampling: SamplingPlan, pilot: Pilot | None) -> dict:
+        sites = self.population.sites
+        return {
+            "sampling": sampling.describe(self.population, pilot),
+            "layers": [
+                {"layer": s.layer, "call": s.call, "neurons": s.neurons, "macs": s.macs}
+                for s in sites
+            ],
+        }
+
+
+def flags_of(category: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns ``tally.FLAGS`` of categories."""
+    outcome, alarm = np.divmod(category, 2)
+    return {
+        "originally_correct": outcome > 0,
+        "classification_failure": outcome == 2,
+        "detection_failure": outcome == 3,
+        "alarm": alarm.astype(bool),
+    }
+
+
+def campaign(
+    truth: Truth,
+    sampling: SamplingPlan,
+    seed: int,
+    looks: list[int],
+    estimand: str | None = None,
+) -> list[Moments]:
+    """One simulated campaign by the real plan: its moments at each look."""
+    p, runs, middle = truth.population, looks[-1], sampling.pilot_runs
+    pilot = None
+    parts = [sampling.plan(p, seed, "cell", 0, min(middle or runs, runs))]
+    found = [truth.look_up(parts[0])]
+    if middle and runs > middle:
+        strata = len(sampling.shares(p))
+        stratum = parts[0]["stratum"].to_numpy()
+        failed, missed = found[0] >= 4, np.isin(found[0], (4, 6))
+        counts = (np.ones(len(stratum)), failed, missed)
+        pilot = Pilot(*(np.bincount(stratum, c, minlength=strata) for c in counts))
+        parts.append(sampling.plan(p, seed, "cell", middle, runs, pilot))
+        found.append(truth.look_up(parts[1]))
+    tally = Tally(truth.manifest(sampling, pilot), estimand)
+    plan = pa.concat_tables(parts)
+    columns = flags_of(np.concatenate(found))
+    columns |= {name: plan[name].to_numpy() for name in tally.columns if name not in columns}
+    moments, done = [], 0
+    for look in looks:
+        tally.add({name: values[done:look] for name, values in columns.items()})
+        moments.append(tally.moments())
+        done = look
+    return moments
