@@ -71,10 +71,10 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     pipeline = Pipeline(fast, method, RangeTable())
     model = SingleBitFlip(name="flip")
     sites = model.select(find_sites(fast, method, mine[:2])["first_forward"])
-    plan = model.plan(
-        sites, len(mine), 0, "first_forward", 0, options.batch * options.runs_per_image
-    )
-    part = plan.slice(0, max(options.reference_runs // size, 1) * size)
+    count = max(options.reference_runs // size, 1) * size  # whole batches, which peers need
+    many, few = (options.batch * runs for runs in (options.runs_per_image, FEW))
+    planned = model.plan(sites, len(mine), 0, "first_forward", 0, max(count, many, few))
+    part, plan = planned.slice(0, count), planned.slice(0, many)
     start = time.perf_counter()
     traced = Traced(pipeline, mine)
     result: dict[str, Any] = {"trained": trained, "trace_seconds": time.perf_counter() - start}
@@ -94,10 +94,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "clean forward": (partial(clean, plain, images[:size]), size),
         "reference": (partial(reference.run, part), len(part)),
         OURS: (partial(incremental.run, plan), len(plan)),
-        f"{OURS}, {FEW} runs an image": (
-            partial(incremental.run, plan.slice(0, options.batch * FEW)),
-            options.batch * FEW,
-        ),
+        f"{OURS}, {FEW} runs an image": (partial(incremental.run, planned.slice(0, few)), few),
     }
     peers: dict[str, Callable[[], Callable[[], list[Tensor]]]] = {
         "PyTorchFI expert": lambda: pytorchfi_planned(plain, same_table, redeclare=False),
