@@ -27,12 +27,10 @@ def main(cfg: DictConfig) -> None:
     try:
         with failures_recorded(cell_folder(cfg)):
             run_cell(cell_settings(placed(cfg)), resolved(cfg))
-    except ProgipError as error:
+    except Exception as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # the others go on; say now which failed
-            log.error("cell %s failed: %s", cfg.cell, error)
-        raise
-    except Exception:
-        log.exception("cell %s failed", cfg.cell)
+            defect = not isinstance(error, ProgipError)
+            log.error("cell %s failed: %s", cfg.cell, error, exc_info=defect)
         raise
 
 

@@ -62,7 +62,7 @@ def test_one_two_or_four_joblib_workers(outputs: Path, workers: int) -> None:
     [
         ("joblib", ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]),
         ("submitit", ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"]),
-        ("ray", ["hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2"]),
+        ("ray", ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"]),
     ],
 )
 def test_a_killed_worker_loses_nothing(outputs: Path, launcher: str, options: list[str]) -> None:
