@@ -5,10 +5,14 @@ RUNS ?= 100_000
 BIN := $(VENV)/bin
 RUN := $(BIN)/python run.py --config-dir campaigns --config-name
 REPORT := $(BIN)/python -m progip report
+PEERS ?=
+BENCH := OMP_NUM_THREADS=1 PYTHONPATH=$(PEERS) $(BIN)/python benchmarks
+BENCH_DATA = $(if $(PROGIP_DATA),--weights $(abspath $(PROGIP_DATA))/weights \
+    --images $(abspath $(PROGIP_DATA))/cifar10/test_lossless_1017.npz)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all check smoke table-base table-overall table-passes table-sample \
-    slurm-test bench-bookkeeping clean
+    slurm-test bench bench-bookkeeping clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,6 +65,14 @@ table-sample: $(VENV)/.base  ## CIFAR-10 networks on a sample of images: PROGIP_
 slurm-test: $(VENV)/.dev  ## a real Slurm on this machine, to throw away: needs root, installs it
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[submitit]"
 	PYTHON=$(BIN)/python scripts/slurm_test.sh
+
+bench: $(VENV)/.base  ## executors, PyTorchFI, MRFI, timed: PROGIP_DATA=FOLDER PEERS=FOLDER (both optional)
+	for job in "resnet20 --batch 32" "densenet --batch 8" "resnet34 --batch 8" "vgg16_bn --batch 8"; do \
+	    for script in engine classification; do \
+	        $(BENCH)/$$script.py --networks $$job --threads 1 --channels-last $(BENCH_DATA) \
+	            --output outputs/benchmark/$${job%% *} || exit 1; \
+	    done; \
+	done
 
 bench-bookkeeping: $(VENV)/.base  ## cost of bookkeeping, status and report: docs/results/bookkeeping.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bookkeeping.py
