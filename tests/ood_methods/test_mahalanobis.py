@@ -1,8 +1,11 @@
 """Mahalanobis against scikit-learn and explicit float64 formulas."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sklearn.covariance import EmpiricalCovariance
 from torch import Tensor, nn
 
@@ -115,3 +118,16 @@ def test_errors_name_the_cause(network: nn.Module, training: Tensor, images: Ten
         Mahalanobis(name="m").fit(network, [(training * float("nan"), LABELS)])
     with pytest.raises(ProgipError, match="feature='x'"):
         Mahalanobis(name="m", feature="x")
+
+
+def test_a_loaded_state_computes_the_same_bits(tmp_path: Path) -> None:
+    """At the 342 dimensions of DenseNet-BC, where a product's bits depend on strides."""
+    generator = torch.Generator().manual_seed(3)
+    f = torch.randn(2000, 342, generator=generator)
+    fitted_one, loaded = (Mahalanobis(name="m", feature="logits") for _ in range(2))
+    fitted_one.fit(nn.Flatten(), [(f, torch.arange(2000) % 10)])
+    save_file(fitted_one.state(), tmp_path / "state.safetensors")
+    loaded.load_state(load_file(tmp_path / "state.safetensors"))
+    for rows in (8, 32):
+        one, other = (m.class_scores(f[:rows]) for m in (fitted_one, loaded))
+        assert torch.equal(one, other)
