@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 
 from progip import records
-from progip.campaign import store
+from progip.campaign import execution, store
 from progip.campaign.failure import failures_recorded
 from progip.campaign.runner import run_cell
 from progip.campaign.settings import CellSettings
@@ -67,7 +67,11 @@ def kill(process: BaseProcess, after: float, number: int = signal.SIGKILL) -> in
 
 
 def slow_writes() -> None:
-    """Make a file take a while to be written, in two pieces, so that many kills tear one."""
+    """Make a file take a while to be written, in two pieces, so that many kills tear one.
+
+    Shards are executed one by one, so that there are many moments between them.
+    """
+    execution.BLOCK_SECONDS = 0.0
     write = pq.write_table
 
     def in_pieces(table: pa.Table, sink: Any, **options: Any) -> None:

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from progip import records
+from progip.campaign.execution import observed_table
 from progip.campaign.judge import golden_evidence, judge
-from progip.campaign.runner import observed_table
 from progip.campaign.tally import CATEGORIES, FLAGS, KINDS, RATES, Tally, categories
 from progip.engine.observe import golden_table
 from progip.engine.pipeline import Pipeline

@@ -82,7 +82,11 @@ class Mahalanobis(OODMethod):
         return {"whitening": self._whitening, "whitened_means": self._whitened_means}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        self._whitening, self._whitened_means = state["whitening"], state["whitened_means"]
+        # fresh row-major copies: a matrix product's last bits depend on strides and alignment
+        self._whitening, self._whitened_means = (
+            state[name].clone(memory_format=torch.contiguous_format)
+            for name in ("whitening", "whitened_means")
+        )
 
     def class_scores(self, feature: Tensor) -> Tensor:
         """M_c, shape (B, classes), float64, of features (B, dimensions)."""
