@@ -7,21 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from progip import records
 from progip.errors import ProgipError
 
 SCHEMA_VERSION = 1
 
 #: what tells one cell from another, as written in its manifest
-IDENTITY = (
-    "model",
-    "dataset",
-    "ood_dataset",
-    "population",
-    "ood_method",
-    "fault_model",
-    "fault_pass",
-    "protection",
-)
+IDENTITY = tuple(name for name in records.CELL.names if name != "cell")
 
 #: parts of a manifest's identity (else its config) that may differ only where these names differ
 SECTIONS: dict[str, tuple[str, ...]] = {
