@@ -71,6 +71,7 @@ def test_blocks_last_about_two_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     with pace.measured(1):
         pass
     assert pace.shards() == 1
+    assert Pace(100, seconds_per_run=0.1).shards() == 12
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import re
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -50,7 +49,7 @@ class SharedWork:
         return sum(shard.stop - shard.start for shard in self.done)
 
     def claims(
-        self, most: Callable[[], int] = lambda: 1
+        self, most: Callable[[], int] = lambda: 1, *, shared: bool = False
     ) -> Generator[list[tuple[int, int]], None, None]:
         """Blocks of claimed shards, each (start, stop); the caller writes them.
 
@@ -59,6 +58,9 @@ class SharedWork:
 
         Args:
             most: asked before each block how many shards it may have.
+            shared: others are expected, so a block is at most half of what is free: blocks shrink
+                towards the end and nobody waits long for the last one (guided self-scheduling,
+                Polychronopoulos and Kuck, IEEE Trans. Computers 1987).
         """
         pause, told = 0.05, False
         while True:
@@ -67,7 +69,9 @@ class SharedWork:
                 self.done = store.named_shards(self.folder)
                 taken = [store.Shard(*claim, Path()) for claim in held]
                 gaps = store.gaps(sorted([*self.done, *taken]), self.runs, self.size)
-                free = list(islice(gaps, most()))
+                free = list(gaps)
+                fair = (len(free) + 1) // 2 if shared or held else len(free)
+                free = free[: min(most(), fair)]
                 for shard in free:
                     claimed.enter_context(_claim(self.folder, shard))
                 release = claimed.pop_all()

@@ -99,16 +99,17 @@ class Pace:
     """How many shards to execute at once, by the rate measured so far.
 
     The incremental executor computes golden values once an image and block, so it likes large
-    blocks; a killed process loses the block it was at. The first block is one shard, later ones
-    last about ``BLOCK_SECONDS``.
+    blocks; a killed process loses the block it was at. Blocks last about ``BLOCK_SECONDS``; the
+    first one is one shard where no rate is known.
 
     Args:
         shard_size: runs in one shard.
+        seconds_per_run: known from an earlier execution.
     """
 
-    def __init__(self, shard_size: int) -> None:
+    def __init__(self, shard_size: int, seconds_per_run: float | None = None) -> None:
         self.shard_size = shard_size
-        self.rate = 0.0  # runs per second
+        self.rate = 1 / seconds_per_run if seconds_per_run else 0.0  # runs per second
 
     def shards(self) -> int:
         """Shards of the next block."""

@@ -115,10 +115,10 @@ def _execute(
 ) -> None:
     """Execute the runs that no shard holds yet, and judge each shard as it comes."""
     execution = Execution(settings, subject, planner.population.sites)
-    pace = Pace(settings.shard_size)
+    pace = Pace(settings.shard_size, known_seconds_per_run(settings.fault_key))
     begun, executed = time.monotonic(), 0
     progress.begin(work.runs_done)
-    with closing(work.claims(pace.shards)) as claims:
+    with closing(work.claims(pace.shards, shared=settings.part > 0)) as claims:
         for block in claims:
             plans = [planner.plan(start, stop) for start, stop in block]
             with pace.measured(sum(map(len, plans))):
