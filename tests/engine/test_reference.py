@@ -161,7 +161,7 @@ def test_each_call_of_a_reused_module_is_a_site(images: Tensor, fault_pass: str)
     torch.manual_seed(0)
     pipeline = pipeline_of(Reused().eval().requires_grad_(False), images, "odin")
     assert set(pipeline.ranges.source) == {("relu", 0), ("relu", 1), ("flatten", 0)}
-    assert pipeline.ranges.source["flatten", 0] == ("relu", 1)
+    assert pipeline.ranges.source["flatten", 0] == (("relu", 1),)
     model = SingleBitFlip(name="f", layer_types=["ReLU"], bits=[30])
     sites = model.select(find_sites(pipeline.network, pipeline.method, images[:2])[fault_pass])
     assert sorted(s.call for s in sites) == [0, 1]
@@ -204,8 +204,8 @@ def test_ranges_are_the_extremes_of_each_activation(images: Tensor) -> None:
     first = torch.relu(network[0](images))
     second = torch.relu(first + block.norm(block.conv(first)))
     assert pipeline.ranges.source == {
-        ("1", 0): ("1", 0), ("2.relu", 0): ("2.relu", 0), ("3", 0): ("2.relu", 0),
-        ("4", 0): ("2.relu", 0), ("5", 0): ("2.relu", 0),
+        ("1", 0): (("1", 0),), ("2.relu", 0): (("2.relu", 0),), ("3", 0): (("2.relu", 0),),
+        ("4", 0): (("2.relu", 0),), ("5", 0): (("2.relu", 0),),
     }  # fmt: skip
     assert pipeline.ranges.high["1", 0] == pytest.approx(first.max().item(), rel=1e-6)
     assert pipeline.ranges.high["2.relu", 0] == pytest.approx(second.max().item(), rel=1e-6)

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from progip import records
 from progip.engine.pipeline import Observation, Pipeline
-from progip.engine.ranges import RangeSite
+from progip.models.calls import Call
 
 
 def observed_columns(
-    observation: Observation, range_sites: list[RangeSite], count: int
+    observation: Observation, range_sites: list[Call], count: int
 ) -> dict[str, np.ndarray]:
     """The first ``count`` rows as columns named as in ``records.GOLDEN``.
 

@@ -1,11 +1,12 @@
 """The detector with its range checks as one pure function of a batch, for every executor."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from progip.engine.ranges import RangeSite, RangeTable, watch_calls
+from progip.engine.ranges import RangeTable
+from progip.models.calls import Call, watch_calls
 from progip.ood_methods.base import EnterPass, OODMethod, no_pass
 
 # Its fused kernel is taken only where no gradient is needed and never under tracing: two passes of
@@ -41,15 +42,15 @@ class Pipeline:
         self.ranges = ranges
 
     def __call__(self, images: Tensor, enter: EnterPass = no_pass) -> Observation:
-        excess: dict[str, dict[RangeSite, Tensor]] = {"first_forward": {}, "second_forward": {}}
-        current: dict[RangeSite, Tensor] = {}
+        excess: dict[str, dict[Call, Tensor]] = {"first_forward": {}, "second_forward": {}}
+        current: dict[Call, Tensor] = {}
 
         def enter_pass(name: str) -> None:
             nonlocal current
             current = excess.get(name, {})
             enter(name)
 
-        def measure(site: RangeSite, output: Tensor) -> None:
+        def measure(site: Call, _: Any, output: Tensor) -> None:
             current[site] = self.ranges.excess(site, output, len(images))
 
         with watch_calls(self.network, self.ranges.layers, measure):
@@ -62,7 +63,7 @@ class Pipeline:
             self._stack(excess["second_forward"], images),
         )
 
-    def _stack(self, columns: dict[RangeSite, Tensor], images: Tensor) -> Tensor:
+    def _stack(self, columns: dict[Call, Tensor], images: Tensor) -> Tensor:
         if not self.ranges.sites:
             return images.new_full((len(images), 0), 0.0)
         return torch.stack([columns[site].detach() for site in self.ranges.sites], 1)

@@ -1,7 +1,7 @@
-"""Clean value ranges of activations: where they are checked, and how they are profiled."""
+"""Clean value ranges of activations: how they are profiled, and how far a value leaves them."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,56 +9,44 @@ import torch
 from torch import Tensor, nn
 
 from progip.errors import ProgipError
-from progip.models.rewrite import GlobalAvgPool, Reshape
+from progip.models.calls import Call, watch_calls
+from progip.protections.placement import find_range_sites
 
-RangeSite = tuple[str, int]  # layer name, which call of it in a forward pass
-
-ACTIVATIONS = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU,
-    nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Softplus,
-)  # fmt: skip
-#: what may follow an activation without creating larger values, and is checked with its range.
-FOLLOWERS = (
-    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
-    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
-    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d, nn.Flatten, nn.Unflatten,
-    GlobalAvgPool, Reshape,
-)  # fmt: skip
-#: does nothing in evaluation mode: neither checked nor in the way of what follows.
-PASS_THROUGH = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+__all__ = ["RangeTable", "find_range_sites", "profiling"]
 
 
 @dataclass
 class RangeTable:
     """Smallest and largest clean value of every range-checked layer, over ID training images.
 
-    A pool or reshape that directly follows an activation shares the activation's range; the
-    placement rule of Ranger (Chen, Li, Pattabiraman, DSN 2021) in its detection-only form.
-
     Attributes:
-        source: for each checked (layer, call), the activation whose range it uses.
-        low, high: for each activation (layer, call).
+        source: for each checked call, the activations whose range it has (``find_range_sites``).
+        low, high: for each activation.
     """
 
-    source: dict[RangeSite, RangeSite] = field(default_factory=dict)
-    low: dict[RangeSite, float] = field(default_factory=dict)
-    high: dict[RangeSite, float] = field(default_factory=dict)
+    source: dict[Call, tuple[Call, ...]] = field(default_factory=dict)
+    low: dict[Call, float] = field(default_factory=dict)
+    high: dict[Call, float] = field(default_factory=dict)
 
     @property
-    def sites(self) -> list[RangeSite]:
+    def sites(self) -> list[Call]:
         return list(self.source)
 
     @property
     def layers(self) -> set[str]:
         return {layer for layer, _ in self.source}
 
-    def excess(self, site: RangeSite, output: Tensor, batch: int) -> Tensor:
+    def limits(self, site: Call) -> tuple[float, float]:
+        """The clean range of a checked call: smallest and largest value of its activations."""
+        sources = self.source[site]
+        return min(self.low[a] for a in sources), max(self.high[a] for a in sources)
+
+    def excess(self, site: Call, output: Tensor, batch: int) -> Tensor:
         """How far each sample's values leave the range, shape (batch,), in widths of the range.
 
         <= 0 means inside; NaN where a value is NaN.
         """
-        source = self.source[site]
-        low, high = self.low[source], self.high[source]
+        low, high = self.limits(site)
         width = max(high - low, torch.finfo(torch.float32).tiny)
         flat = output.detach().reshape(batch, -1)
         return torch.maximum((flat.amax(1) - high) / width, (low - flat.amin(1)) / width)
@@ -73,7 +61,8 @@ class RangeTable:
                 "low": self.low[a],
                 "high": self.high[a],
             }
-            for s, a in self.source.items()
+            for s, sources in self.source.items()
+            for a in sources
         ]
 
     @classmethod
@@ -81,48 +70,14 @@ class RangeTable:
         table = cls()
         for row in rows:
             source = (row["source_layer"], row["source_call"])
-            table.source[(row["layer"], row["call"])] = source
+            site = (row["layer"], row["call"])
+            table.source[site] = (*table.source.get(site, ()), source)
             table.low[source], table.high[source] = row["low"], row["high"]
         return table
 
 
-def find_range_sites(network: nn.Module, images: Tensor) -> dict[RangeSite, RangeSite]:
-    """The checked (layer, call) of one forward pass, each with the activation it belongs to.
-
-    Found by watching which tensor objects modules hand to one another, so it holds for any
-    network whose activations are modules. Functional activations are not seen.
-    """
-    counts: dict[str, int] = {}
-    sites: dict[RangeSite, RangeSite] = {}
-    produced: dict[int, tuple[Tensor, RangeSite]] = {}  # the tensor is kept so its id stays taken
-
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Any, name: str) -> None:
-        if not isinstance(output, Tensor) or output.shape[0] % len(images):
-            return
-        given = produced.get(id(args[0])) if args else None
-        if isinstance(module, PASS_THROUGH) and given is not None:
-            produced[id(output)] = (output, given[1])
-            return
-        if isinstance(module, (*ACTIVATIONS, *FOLLOWERS)):
-            site = (name, counts.get(name, 0))
-            counts[name] = site[1] + 1
-            if isinstance(module, ACTIVATIONS):
-                sites[site] = site
-            elif given is not None:
-                sites[site] = given[1]
-            if site in sites:
-                produced[id(output)] = (output, sites[site])
-
-    with ExitStack() as stack, torch.no_grad():
-        for name, module in network.named_modules():
-            handle = module.register_forward_hook(lambda m, a, o, name=name: hook(m, a, o, name))
-            stack.callback(handle.remove)
-        network(images)
-    return sites
-
-
 @contextmanager
-def profiling(network: nn.Module, sites: dict[RangeSite, RangeSite]) -> Iterator[RangeTable]:
+def profiling(network: nn.Module, sites: dict[Call, tuple[Call, ...]]) -> Iterator[RangeTable]:
     """Profile every forward pass made inside: smallest and largest value of each activation.
 
     The table is filled when the block ends.
@@ -131,11 +86,11 @@ def profiling(network: nn.Module, sites: dict[RangeSite, RangeSite]) -> Iterator
         ProgipError: an activation is not finite on a clean image.
     """
     table = RangeTable(source=dict(sites))
-    activations = set(sites.values())
-    low: dict[RangeSite, Tensor] = {}
-    high: dict[RangeSite, Tensor] = {}
+    activations = {activation for sources in sites.values() for activation in sources}
+    low: dict[Call, Tensor] = {}
+    high: dict[Call, Tensor] = {}
 
-    def seen(site: RangeSite, output: Tensor) -> None:
+    def seen(site: Call, _: Any, output: Tensor) -> None:
         if site in activations:
             least, most = output.detach().aminmax()
             low[site] = torch.minimum(low.get(site, least), least)
@@ -150,29 +105,3 @@ def profiling(network: nn.Module, sites: dict[RangeSite, RangeSite]) -> Iterator
                 f"layer '{site[0]}': its clean outputs are not finite on the training images; "
                 "the weights or the normalisation are wrong"
             )
-
-
-@contextmanager
-def watch_calls(
-    network: nn.Module, layers: set[str], seen: Callable[[RangeSite, Tensor], None]
-) -> Iterator[None]:
-    """Call ``seen((layer, call), output)`` after every call of the named modules.
-
-    Calls are counted from the start of each forward pass of the network.
-    """
-    counts: dict[str, int] = {}
-    handles = [network.register_forward_pre_hook(lambda *_: counts.clear())]
-    for name, module in network.named_modules():
-        if name in layers:
-
-            def hook(_: nn.Module, __: Any, output: Tensor, name: str = name) -> None:
-                call = counts.get(name, 0)
-                counts[name] = call + 1
-                seen((name, call), output)
-
-            handles.append(module.register_forward_hook(hook))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from progip.engine.pipeline import Pipeline
-from progip.engine.ranges import RangeSite, RangeTable
+from progip.engine.ranges import RangeTable
+from progip.models.calls import Call
 
 SiteKey = tuple[str, str, int]  # pass, layer, which call of it in the pass
 
@@ -124,9 +125,8 @@ class Markers:
 class _MarkedRanges(RangeTable):
     """A range table whose measurement is one node of a traced graph."""
 
-    def excess(self, site: RangeSite, output: Tensor, batch: int) -> Tensor:
-        source = self.source[site]
-        low, high = self.low[source], self.high[source]
+    def excess(self, site: Call, output: Tensor, batch: int) -> Tensor:
+        low, high = self.limits(site)
         width = max(high - low, torch.finfo(torch.float32).tiny)
         return EXCESS(output.detach(), batch, low, high, width)
 
@@ -142,5 +142,5 @@ class MarkedPipeline(Pipeline):
             _MarkedRanges(source=ranges.source, low=ranges.low, high=ranges.high),
         )
 
-    def _stack(self, columns: dict[RangeSite, Tensor], images: Tensor) -> Any:
+    def _stack(self, columns: dict[Call, Tensor], images: Tensor) -> Any:
         return [columns[site] for site in self.ranges.sites]

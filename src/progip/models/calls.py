@@ -1,0 +1,60 @@
+"""Watches, or replaces, what each call of a module gives within one forward pass."""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+Call = tuple[str, int]  # a module's name, and which of its calls in a forward pass
+
+#: (which call, the module's arguments, its output) -> another output, or None to leave it
+CallHook = Callable[[Call, tuple[Any, ...], Any], Any]
+
+
+def hook_calls(
+    network: nn.Module,
+    layers: Collection[str],
+    hook: CallHook,
+    start: Callable[[Tensor], None] | None = None,
+) -> list[RemovableHandle]:
+    """Call ``hook`` after every call of the named modules.
+
+    Calls are counted from the start of each forward pass of the network, where ``start`` gets the
+    images.
+    """
+    counts: dict[str, int] = {}
+
+    def begin(_: nn.Module, args: tuple[Any, ...]) -> None:
+        counts.clear()
+        if start is not None:
+            start(args[0])
+
+    handles = [network.register_forward_pre_hook(begin)]
+    for name, module in network.named_modules():
+        if name in layers:
+
+            def after(_: nn.Module, args: Any, output: Any, name: str = name) -> Any:
+                call = (name, counts.get(name, 0))
+                counts[name] = call[1] + 1
+                return hook(call, args, output)
+
+            handles.append(module.register_forward_hook(after))
+    return handles
+
+
+@contextmanager
+def watch_calls(
+    network: nn.Module,
+    layers: Collection[str],
+    seen: CallHook,
+    start: Callable[[Tensor], None] | None = None,
+) -> Iterator[None]:
+    """``hook_calls`` for the forward passes made inside."""
+    handles = hook_calls(network, layers, seen, start)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,51 @@
+"""Which calls share the range of which activations."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from progip.engine.ranges import RangeTable, profiling
+from progip.protections.placement import find_range_sites
+
+
+class Concatenated(nn.Module):
+    """Two activated branches joined and pooled, then joined with a branch without activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 4, 1)
+        self.relu, self.tanh = nn.ReLU(), nn.Tanh()
+        self.drop, self.pool = nn.Dropout(), nn.MaxPool2d(2)
+        self.plain, self.mixed, self.flatten = nn.AvgPool2d(2), nn.AvgPool2d(2), nn.Flatten()
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = self.relu(self.left(x)), self.tanh(self.right(x))
+        joined = self.pool(self.drop(torch.cat([left, right], 1)))
+        return self.flatten(self.mixed(torch.cat([joined, self.plain(x)], dim=1)))
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return Concatenated().eval().requires_grad_(False)
+
+
+@pytest.fixture
+def sites(network: nn.Module) -> dict[tuple[str, int], tuple[tuple[str, int], ...]]:
+    return find_range_sites(network, torch.randn(2, 3, 8, 8))
+
+
+def test_what_follows_a_concatenation_has_all_its_activations(sites: dict) -> None:
+    relu, tanh = ("relu", 0), ("tanh", 0)
+    assert sites == {relu: (relu,), tanh: (tanh,), ("pool", 0): (relu, tanh)}
+
+
+def test_the_widest_bounds_of_all_parts_hold(network: nn.Module, sites: dict) -> None:
+    images = torch.randn(30, 3, 8, 8)
+    with profiling(network, sites) as table:
+        network(images)
+    relu, tanh = torch.relu(network.left(images)), torch.tanh(network.right(images))
+    low, high = table.limits(("pool", 0))
+    assert (low, high) == pytest.approx((tanh.min().item(), relu.max().item()), abs=1e-6)
+    assert table.limits(("tanh", 0))[1] < high
+    assert RangeTable.from_json(table.to_json()) == table
