@@ -19,6 +19,7 @@ from progip.fault_models.base import Site
 log = logging.getLogger(__name__)
 
 BLOCK_SECONDS = 120.0  # at most this much work is lost when a process is killed
+MOST_RUNS = 200_000  # of a block; each takes about 1 KiB until it is written
 
 
 class Executor(Protocol):
@@ -113,7 +114,8 @@ class Pace:
 
     def shards(self) -> int:
         """Shards of the next block."""
-        return max(1, int(self.rate * BLOCK_SECONDS / self.shard_size))
+        runs = min(self.rate * BLOCK_SECONDS, MOST_RUNS)
+        return max(1, int(runs / self.shard_size))
 
     @contextmanager
     def measured(self, runs: int) -> Iterator[None]:
