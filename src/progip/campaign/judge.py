@@ -6,17 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from progip import records
-from progip.protections.base import Evidence, Protection
+from progip.protections.base import EVIDENCE, Evidence, Protection
 
-EVIDENCE = (
-    "grad_max",
-    "score",
-    "nonfinite_logits",
-    "nonfinite_gradient",
-    "nonfinite_score",
-    "range_excess_first",
-    "range_excess_second",
-)
 _FAULTY = {"grad_max": "faulty_grad_max", "score": "faulty_score"}
 
 

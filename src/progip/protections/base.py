@@ -6,12 +6,23 @@ Because it changes nothing, any number of protections judge the same executed fa
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 #: columns a protection may look at, named as in ``records.GOLDEN``, of n executions each.
 Evidence = Mapping[str, np.ndarray]
+
+#: those columns
+EVIDENCE = (
+    "grad_max",
+    "score",
+    "nonfinite_logits",
+    "nonfinite_gradient",
+    "nonfinite_score",
+    "range_excess_first",
+    "range_excess_second",
+)
 
 
 class Judgement(NamedTuple):
@@ -28,9 +39,16 @@ class Judgement(NamedTuple):
 
 @dataclass(kw_only=True)
 class Protection(ABC):
-    """One protection; the dataclass fields of a subclass are the options of its YAML file."""
+    """One protection; the dataclass fields of a subclass are the options of its YAML file.
+
+    Class attributes:
+        watches: the columns of evidence that ``judge`` looks at; a deployed detector gathers no
+            other. Default all of them, range checks included.
+    """
 
     name: str
+
+    watches: ClassVar[tuple[str, ...]] = EVIDENCE
 
     @abstractmethod
     def calibrate(self, clean: Evidence, *, gradient_vanishes: bool) -> dict[str, float]:
@@ -47,9 +65,12 @@ class Protection(ABC):
 
 def first_alarm(checks: list[tuple[str, np.ndarray]]) -> Judgement:
     """Combine (stage, alarm) checks, in the order in which they run."""
-    alarm = np.zeros_like(checks[0][1], dtype=bool)
-    stage = np.full(len(alarm), "", dtype=object)
-    for name, raised in checks:
-        stage[raised & ~alarm] = name
+    alarm = checks[0][1]
+    for _, raised in checks[1:]:
         alarm = alarm | raised
+    stage = np.empty(len(alarm), dtype=object)
+    stage.fill("")
+    if alarm.any():
+        for name, raised in reversed(checks):  # the first check writes last
+            stage[raised] = name
     return Judgement(alarm, stage)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from progip.protections.base import Evidence, Judgement, Protection
 @dataclass(kw_only=True)
 class NoProtection(Protection):
     """Never raises an alarm."""
+
+    watches: ClassVar[tuple[str, ...]] = ()
 
     def calibrate(self, clean: Evidence, *, gradient_vanishes: bool) -> dict[str, float]:
         return {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -37,6 +38,8 @@ class ProGIP(Protection):
     gradient_side: str = "method"
     score_side: str = "upper"
 
+    watches: ClassVar[tuple[str, ...]] = ("grad_max", "score")
+
     def __post_init__(self) -> None:
         for key, choices in (
             ("gradient_side", ("method", "upper", "both")),
@@ -67,13 +70,22 @@ class ProGIP(Protection):
         return limits
 
     def judge(self, evidence: Evidence, thresholds: Mapping[str, float]) -> Judgement:
-        gradient, score = evidence["grad_max"].astype(np.float64), evidence["score"]
-        gradient_fine = np.isfinite(gradient) & (gradient <= thresholds["gradient_high"])
-        if "gradient_low" in thresholds:
-            gradient_fine &= (gradient > 0) & (gradient >= thresholds["gradient_low"])
-        score_fine = np.isfinite(score)
-        if "score_low" in thresholds:
-            score_fine &= score >= thresholds["score_low"]
-        if "score_high" in thresholds:
-            score_fine &= score <= thresholds["score_high"]
+        limit = thresholds.get
+        # a gradient of exactly zero has vanished, whatever the clean ones were
+        least = max(thresholds["gradient_low"], _TINY) if "gradient_low" in thresholds else 0.0
+        gradient = evidence["grad_max"].astype(np.float64)
+        gradient_fine = _inside(gradient, least, thresholds["gradient_high"])
+        score_fine = _inside(
+            evidence["score"], limit("score_low", -_LARGEST), limit("score_high", _LARGEST)
+        )
         return first_alarm([("gradient", ~gradient_fine), ("score", ~score_fine)])
+
+
+_LARGEST = float(np.finfo(np.float64).max)
+_TINY = float(np.finfo(np.float64).smallest_subnormal)
+
+
+def _inside(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Which values lie between two limits; NaN and infinity never do."""
+    inside: np.ndarray = (values >= max(low, -_LARGEST)) & (values <= min(high, _LARGEST))
+    return inside

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from progip.errors import ProgipError
 from progip.protections.base import Evidence, Judgement, Protection, first_alarm
@@ -21,6 +22,8 @@ class Ranger(Protection):
     """
 
     margin: float = 0.0
+
+    watches: ClassVar[tuple[str, ...]] = ("range_excess_first", "range_excess_second")
 
     def __post_init__(self) -> None:
         if self.margin < 0:

@@ -1,0 +1,1 @@
+"""The guarded detector to take home, and what guarding it costs."""

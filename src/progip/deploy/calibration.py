@@ -1,0 +1,104 @@
+"""Makes a guarded detector: fits the method, profiles ranges and sets every threshold."""
+
+from collections.abc import Iterable
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor, nn
+
+from progip import records
+from progip.campaign.judge import golden_evidence
+from progip.campaign.subject import TRUE_POSITIVE_RATE, Subject
+from progip.deploy.detector import GuardedDetector
+from progip.engine.observe import golden_table
+from progip.engine.pipeline import Pipeline
+from progip.engine.ranges import find_range_sites, profiling
+from progip.errors import ProgipError
+from progip.ood_methods.base import OODMethod
+from progip.protections.base import Protection
+from progip.statistics import threshold_at_tpr
+
+
+def guarded_detector(
+    network: nn.Module,
+    method: OODMethod,
+    protection: Protection,
+    *,
+    train: Iterable[tuple[Tensor, Tensor]],
+    id_images: Tensor,
+    ood_images: Tensor | None = None,
+    true_positive_rate: float = TRUE_POSITIVE_RATE,
+    batch_size: int = 32,
+    range_checks: str = "fused",
+) -> GuardedDetector:
+    """A detector with calibrated thresholds from a network and three sets of images.
+
+    All images are normalised, on the network's device, (n, channels, height, width). The network is
+    in evaluation mode with frozen parameters; ``method`` is fitted here.
+
+    Args:
+        train: (images, labels) batches of ID training data: class statistics and value ranges.
+        id_images: ID images that the network was not trained on: all thresholds.
+        ood_images: OOD images, for the thresholds of the protection alone; without them, harmless
+            OOD inputs raise more alarms.
+        true_positive_rate: share of the ID images whose verdict shall be ID.
+        batch_size: in which calibration runs.
+        range_checks: see ``GuardedDetector``.
+
+    Raises:
+        ProgipError: an input does not fit, or clean scores or activations are not finite.
+    """
+    if network.training:
+        raise ProgipError("guarded detector: call network.eval() first")
+    for name, images in (("id_images", id_images), ("ood_images", ood_images)):
+        if images is not None and (images.dim() != 4 or not len(images)):
+            raise ProgipError(
+                f"{name}: give images of shape (n, channels, height, width), not "
+                f"{tuple(images.shape)}"
+            )
+    example = id_images[:1].repeat(2, 1, 1, 1)
+    with profiling(network, find_range_sites(network, example)) as ranges:
+        batches = iter(train)
+        first = next(batches, None)
+        if first is None:
+            raise ProgipError("train: there is no batch of training images")
+        method.fit(network, chain([first], batches))
+    pipeline = Pipeline(network, method, ranges)
+    clean = [
+        golden_table(pipeline, images, np.full(len(images), records.OOD_LABEL), batch_size)
+        for images in (id_images, ood_images)
+        if images is not None
+    ]
+    scores = clean[0]["score"].to_numpy()
+    evidence = golden_evidence(pa.concat_tables(clean))
+    if not (np.isfinite(evidence["score"]).all() and np.isfinite(evidence["grad_max"]).all()):
+        raise ProgipError(
+            f"ood_method '{method.name}': a clean score or gradient is not finite; the weights, "
+            "the normalisation or the method's options do not fit"
+        )
+    return GuardedDetector(
+        network,
+        method,
+        protection,
+        thresholds=protection.calibrate(evidence, gradient_vanishes=method.gradient_vanishes),
+        ood_threshold=threshold_at_tpr(scores, true_positive_rate),
+        ranges=ranges,
+        range_checks=range_checks,
+    )
+
+
+def guarded_subject(
+    subject: Subject, protection: Protection, range_checks: str = "fused"
+) -> GuardedDetector:
+    """The detector of a campaign, with the thresholds that judged the campaign's rows."""
+    vanishes = subject.method.gradient_vanishes
+    return GuardedDetector(
+        subject.network,
+        subject.method,
+        protection,
+        thresholds=protection.calibrate(subject.clean, gradient_vanishes=vanishes),
+        ood_threshold=subject.ood_threshold,
+        ranges=subject.golden.ranges,
+        range_checks=range_checks,
+    )

@@ -1,0 +1,167 @@
+"""A detector with its protection, as deployed: images in, classes, verdicts and alarms out."""
+
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from progip.deploy.range_checks import FusedRangeChecks, LayerRangeChecks, RangeChecks
+from progip.engine.ranges import RangeTable
+from progip.errors import ProgipError
+from progip.ood_methods.base import EnterPass, OODMethod, no_pass
+from progip.protections.base import EVIDENCE, Protection
+from progip.protections.correcting import Correcting
+from progip.records import NO_CLASS
+
+RANGE_CHECKS = ("fused", "per_layer")
+
+
+class Answer(NamedTuple):
+    """What a guarded detector says of B images; NumPy arrays (B,), each row of its image alone.
+
+    Attributes:
+        label: the class, -1 where the logits hold a NaN.
+        score: float64, higher means more in-distribution.
+        in_distribution: the verdict, score above the threshold.
+        alarm: the protection calls the inference faulty; nothing else of the row can be trusted.
+        stage: which check raised the alarm first, "" where there is none.
+    """
+
+    label: np.ndarray
+    score: np.ndarray
+    in_distribution: np.ndarray
+    alarm: np.ndarray
+    stage: np.ndarray
+
+
+class GuardedDetector:
+    """``detector(images) -> Answer``: network, OOD method and protection in one.
+
+    It gathers only the evidence its protection watches, on the device, and reads it together with
+    class and score: a protection costs no synchronisation of its own. Alarms are those that a
+    campaign's rows show for the same execution. Made by ``calibration.guarded_detector``; range
+    checks stay hooked until ``detach`` (or the end of a ``with`` block).
+
+    Args:
+        network: in evaluation mode, parameters frozen.
+        thresholds: of the protection (``Protection.calibrate``).
+        ood_threshold: scores above it are in-distribution.
+        ranges: clean value ranges, used where the protection watches them.
+        range_checks: ``fused`` (extremes on the device, read once) or ``per_layer`` (each hook
+            compares and waits, as in the ProGIP source).
+
+    Raises:
+        ProgipError: the network is in training mode or has parameters that require gradients, an
+            option is unknown, or there is nothing to range-check.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        method: OODMethod,
+        protection: Protection,
+        *,
+        thresholds: dict[str, float],
+        ood_threshold: float,
+        ranges: RangeTable,
+        range_checks: str = "fused",
+    ) -> None:
+        if network.training:
+            raise ProgipError("guarded detector: call network.eval() first")
+        if any(parameter.requires_grad for parameter in network.parameters()):
+            raise ProgipError("guarded detector: call network.requires_grad_(False) first")
+        if range_checks not in RANGE_CHECKS:
+            raise ProgipError(
+                f"range_checks={range_checks!r} is not one of {', '.join(RANGE_CHECKS)}"
+            )
+        if isinstance(protection, Correcting):
+            raise ProgipError(
+                f"protection '{protection.name}' corrects, and raises no alarm over observations: "
+                "give the network that its protect() returns, with another protection or none"
+            )
+        unknown = sorted(set(protection.watches) - set(EVIDENCE))
+        if unknown:
+            raise ProgipError(
+                f"protection '{protection.name}' watches {', '.join(unknown)}; there are "
+                f"{', '.join(EVIDENCE)}"
+            )
+        self.network, self.method, self.protection = network, method, protection
+        self.thresholds, self.ood_threshold = thresholds, ood_threshold
+        self.ranges = ranges
+        self._watches = frozenset(protection.watches)
+        self._checks: RangeChecks | None = None
+        if self._watches & {"range_excess_first", "range_excess_second"}:
+            if range_checks == "fused":
+                self._checks = FusedRangeChecks(network, ranges)
+            else:
+                margin = thresholds.get("range_excess", 0.0)
+                self._checks = LayerRangeChecks(network, ranges, margin)
+        self.attach()
+
+    def __call__(self, images: Tensor, enter: EnterPass = no_pass) -> Answer:
+        """Answer for images (B, channels, height, width), normalised, on the network's device."""
+        if images.dim() != 4 or not len(images):
+            raise ProgipError(
+                "guarded detector: give images of shape (B, channels, height, width), not "
+                f"{tuple(images.shape)}"
+            )
+        checks = self._checks
+        if checks is None:
+            detection = self.method.detect(self.network, images, enter)
+        else:
+            checks.begin(images)
+
+            def enter_pass(name: str) -> None:
+                checks.enter(name)
+                enter(name)
+
+            detection = self.method.detect(self.network, images, enter_pass)
+        found = {"logits": detection.logits, "score": detection.score}
+        if "grad_max" in self._watches or "nonfinite_gradient" in self._watches:
+            found["grad_max"] = detection.gradient.abs().amax((1, 2, 3))
+        if checks is not None:
+            found |= checks.evidence()
+        host = _read(found)
+        logits, score = host["logits"], host["score"]
+        label = logits.argmax(1)
+        label[np.isnan(logits).any(1)] = NO_CLASS
+        if "nonfinite_logits" in self._watches:
+            host["nonfinite_logits"] = ~np.isfinite(logits).all(1)
+        for name, value in (("nonfinite_gradient", "grad_max"), ("nonfinite_score", "score")):
+            if name in self._watches:
+                host[name] = ~np.isfinite(host[value])
+        alarm, stage = self.protection.judge(host, self.thresholds)
+        return Answer(label, score, score > self.ood_threshold, alarm, stage)
+
+    def attach(self) -> None:
+        """Hook the range-checked layers, if any; done when the detector is made."""
+        if self._checks is not None:
+            self._checks.attach()
+
+    def detach(self) -> None:
+        """Give the network back without hooks; ``attach`` arms the detector again."""
+        if self._checks is not None:
+            self._checks.detach()
+
+    def __enter__(self) -> "GuardedDetector":
+        self.attach()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.detach()
+
+
+def _read(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """Bring tensors of one device to the host with one synchronisation, none on a CPU."""
+    device = next(iter(tensors.values())).device
+    if device.type == "cuda":
+        tensors = {name: t.to("cpu", non_blocking=True) for name, t in tensors.items()}
+        torch.cuda.current_stream(device).synchronize()
+    return {name: tensor.numpy(force=device.type != "cpu") for name, tensor in tensors.items()}
