@@ -1,0 +1,294 @@
+"""Suppression of neurons whose difference to their neighbour is not what training showed."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from progip.errors import ProgipError
+from progip.models.calls import Call, hook_calls, watch_calls
+from progip.protections.correcting import (
+    Correcting,
+    Record,
+    State,
+    by_call,
+    check_fitted,
+    key_of,
+    shared_copy,
+)
+from progip.protections.neuron_gradients.activation_check import (
+    ACTIVATION_CHECKS,
+    TOLERANCE,
+    exact_deviation,
+    remainder,
+)
+from progip.protections.neuron_gradients.checksum import CHECKSUMS, WEIGHTS, Checksum
+from progip.protections.neuron_gradients.differences import (
+    LOCATE,
+    circular_differences,
+    suppressed,
+)
+from progip.protections.neuron_gradients.layers import Layer, find_layers
+from progip.protections.neuron_gradients.running import GRANULARITIES, RunningMoments
+
+CHOICES = {
+    "trigger": ("detected", "always"),
+    "threshold": ("max_clean", "sigma_k", "alpha"),
+    "granularity": GRANULARITIES,
+    "locate": LOCATE,
+    "checksum": CHECKSUMS,
+    "checksum_weights": WEIGHTS,
+    "activation_check": ACTIVATION_CHECKS,
+}
+#: added to every threshold, as a share of the largest clean difference of the layer: for rounding,
+#: which other batch sizes change, and for neurons that never differed in training
+SLACK = 1e-5
+
+
+@dataclass(kw_only=True)
+class GradientStatistics(Correcting):
+    """Neuron gradient statistics (Amarnath, Mejri, Ma, Chatterjee: Error resilient deep neural
+    networks using neuron gradient statistics, NeurIPS ML Safety workshop 2022).
+
+    In every layer but the last: y[i] is set to 0 where g[i] = y[i] - y[i-1] is anomalous, y being
+    the activation's output, i circular over channels at each pixel (convolution) or over features
+    (linear). Statistics of g come from clean training images.
+
+    Attributes:
+        trigger: ``detected``, only in rows in which a detector fired in this layer (the source);
+            ``always``.
+        threshold: g is anomalous where |g| > (1 + margin) max |g| in training (``max_clean``), or
+            |g - mean| > t sd sqrt(1 + 1/n) with t = k (``sigma_k``) or the two-sided Student
+            quantile of ``alpha`` with n - 1 degrees of freedom (``alpha``).
+        margin, k, alpha: see ``threshold``; each is read with its own threshold only.
+        granularity: what shares one threshold: every ``neuron``, a ``channel``, the ``layer``.
+        locate: ``all_flagged``, ``first_of_run`` or ``iterative`` (see ``suppressed``).
+        rounds: of ``iterative``.
+        checksum: detector on MAC outputs, compared at every ``pixel``, in ``sum``, or ``off``.
+        checksum_weights: ``ones`` or ``index`` (see ``Checksum``).
+        checksum_margin: its threshold is (1 + margin) times the largest clean deviation.
+        activation_check: detector on activations: ``exact``, y equals the activation of its input
+            computed again; ``literal``, y mod x = 0 of the source, for ReLU only; ``off``.
+
+    NaN and infinity are certain errors: they are zeroed in every row.
+
+    Raises:
+        ProgipError: an option has a wrong value.
+    """
+
+    trigger: str = "detected"
+    threshold: str = "max_clean"
+    margin: float = 0.0
+    k: float = 6.0
+    alpha: float = 1e-6
+    granularity: str = "neuron"
+    locate: str = "all_flagged"
+    rounds: int = 3
+    checksum: str = "pixel"
+    checksum_weights: str = "ones"
+    checksum_margin: float = 1.0
+    activation_check: str = "exact"
+
+    def __post_init__(self) -> None:
+        for key, choices in CHOICES.items():
+            if getattr(self, key) not in choices:
+                raise ProgipError(
+                    f"protection '{self.name}': {key}={getattr(self, key)!r} is not one of "
+                    f"{', '.join(choices)}"
+                )
+        rules = {
+            "margin": (0 <= self.margin < math.inf, "0 or more"),
+            "k": (0 < self.k < math.inf, "above 0"),
+            "alpha": (0 < self.alpha < 1, "in (0, 1)"),
+            "rounds": (self.rounds >= 1, "at least 1"),
+            "checksum_margin": (0 <= self.checksum_margin < math.inf, "0 or more"),
+        }
+        for key, (holds, wanted) in rules.items():
+            if not holds:
+                raise ProgipError(
+                    f"protection '{self.name}': {key} must be {wanted}, not {getattr(self, key)}"
+                )
+        if self.trigger == "detected" and self.checksum == self.activation_check == "off":
+            raise ProgipError(
+                f"protection '{self.name}': trigger=detected needs a detector; switch on checksum "
+                "or activation_check, or take trigger=always"
+            )
+
+    @torch.no_grad()
+    def fit(self, network: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+        """By layer output: count, mean, squares and largest of g; by MAC: largest deviation.
+
+        float64; beside them ``example``, an image, which shows ``protect`` the layers again.
+        """
+        layers: list[Layer] = []
+        moments: dict[Call, RunningMoments] = {}
+        checks: dict[Call, Checksum] = {}
+        largest: dict[Call, Tensor] = {}
+        example, images = torch.empty(0), 0
+        record = Record()
+
+        def seen(call: Call, args: tuple[Any, ...], output: Tensor) -> None:
+            if call in checks:
+                deviation = checks[call].deviation(args[0], output).max()
+                largest[call] = torch.maximum(largest.get(call, deviation), deviation)
+            if call in moments:
+                y = record.by_row(output)
+                moments[call].add(circular_differences(y, moments[call].axis))
+
+        for batch in batches:
+            if not layers:
+                example = batch[:1]
+                layers = self._layers(network, example)
+                moments = {x.output: RunningMoments(self.granularity, x.axis) for x in layers}
+                checks = self._checks(network, layers)
+            names = {layer for layer, _ in (*moments, *checks)}
+            with watch_calls(network, names, seen, record.start):
+                network(batch)
+            images += len(batch)
+        check_fitted(images, self.name, 2)
+        state = {"example": example.clone()}
+        for call, found in moments.items():
+            state[key_of(call, "count")] = torch.tensor(found.count)
+            for quantity in ("mean", "squares", "largest"):
+                state[key_of(call, quantity)] = getattr(found, quantity)
+        state |= {key_of(call, "deviation"): found for call, found in largest.items()}
+        for key, tensor in state.items():
+            if not torch.isfinite(tensor).all():
+                raise ProgipError(
+                    f"layer '{key.rpartition('#')[0]}': its clean outputs are not finite on the "
+                    "training images; the weights or the normalisation are wrong"
+                )
+        return state
+
+    def protect(self, network: nn.Module, state: State) -> nn.Module:
+        result, record = shared_copy(network)
+        device = next((p.device for p in network.parameters()), torch.device("cpu"))
+        layers = {x.output: x for x in self._layers(network, state["example"].to(device))}
+        limits = self._limits(network, state, device)
+        deviations = by_call(state, "deviation", network, self.name)
+        checks = self._checks(network, list(layers.values()))
+        if limits.keys() != layers.keys() or deviations.keys() != checks.keys():
+            raise ProgipError(
+                f"protection '{self.name}': its state was learnt from another network or with "
+                "other options"
+            )
+        tau = {c: (1 + self.checksum_margin) * d.item() for c, d in deviations.items()}
+        modules = dict(result.named_modules())
+        fired: dict[Call, Tensor] = {}
+
+        def start(images: Tensor) -> None:
+            fired.clear()
+            record.start(images)
+
+        def after(call: Call, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+            if call in checks:
+                deviation = checks[call].deviation(args[0], output)
+                fired[call] = _exceeds(record.by_row(deviation), tau[call])
+                record.flag(fired[call])
+            if call not in layers:
+                return None
+            layer = layers[call]
+            rows = [fired[mac] for mac in layer.macs if mac in fired]
+            if call not in layer.macs:
+                rows += self._activation_fired(modules[call[0]], args[0], output, record)
+            return self._mended(output, limits[call], layer, rows, record)
+
+        hook_calls(result, {layer for layer, _ in (*layers, *checks)}, after, start)
+        return result
+
+    def _layers(self, network: nn.Module, example: Tensor) -> list[Layer]:
+        layers = find_layers(network, example.repeat(2, 1, 1, 1))
+        if not layers:
+            raise ProgipError(
+                f"protection '{self.name}': the network has no layer before its last whose "
+                "activation is a module"
+            )
+        return layers
+
+    def _checks(self, network: nn.Module, layers: list[Layer]) -> dict[Call, Checksum]:
+        if self.checksum == "off":
+            return {}
+        modules = dict(network.named_modules())
+        macs = dict.fromkeys(mac for layer in layers for mac in layer.macs)
+        return {
+            mac: Checksum(modules[mac[0]], self.checksum_weights, self.checksum == "pixel")
+            for mac in macs
+        }
+
+    def _limits(
+        self, network: nn.Module, state: State, device: torch.device
+    ) -> dict[Call, tuple[Tensor, Tensor]]:
+        """By layer output: centre and half-width of what g may be, float32."""
+        found = {}
+        for call, count in by_call(state, "count", network, self.name).items():
+            n = int(count)
+            mean, squares, largest = (
+                state[key_of(call, quantity)] for quantity in ("mean", "squares", "largest")
+            )
+            if self.threshold == "max_clean":
+                centre, half = torch.zeros_like(mean), (1 + self.margin) * largest
+            else:
+                t = self.k if self.threshold == "sigma_k" else student_quantile(self.alpha, n)
+                centre, half = mean, t * (squares / (n - 1)).sqrt() * math.sqrt(1 + 1 / n)
+            half = half + SLACK * largest.max()
+            found[call] = (centre.float().to(device), half.float().to(device))
+        return found
+
+    def _activation_fired(
+        self, module: nn.Module, x: Tensor, y: Tensor, record: Record
+    ) -> list[Tensor]:
+        if self.activation_check == "exact":
+            deviation, tolerance = exact_deviation(module, x.detach(), y.detach()), 0.0
+        elif self.activation_check == "literal" and isinstance(module, nn.ReLU):
+            deviation, tolerance = remainder(x.detach(), y.detach()), TOLERANCE
+        else:
+            return []
+        fired = _exceeds(record.by_row(deviation), tolerance)
+        record.flag(fired)
+        return [fired]
+
+    def _mended(
+        self,
+        output: Tensor,
+        limits: tuple[Tensor, Tensor],
+        layer: Layer,
+        rows: list[Tensor],
+        record: Record,
+    ) -> Tensor:
+        y = record.by_row(output)
+        finite = torch.nan_to_num(y, 0.0, 0.0, 0.0)
+        gate = None
+        if self.trigger == "detected":
+            triggered = torch.stack(rows).any(0) if rows else torch.zeros_like(record.flagged)
+            gate = triggered.to(y.dtype).view(-1, *[1] * (y.dim() - 1))
+        anomalous = _anomalous(*limits, gate)
+        wrong = suppressed(finite.detach(), anomalous, layer.axis, self.locate, self.rounds)
+        mended = torch.where(wrong, 0.0, finite)
+        record.corrected(layer.output, mended.detach() != y.detach())
+        return mended.reshape(output.shape)
+
+
+def student_quantile(alpha: float, n: int) -> float:
+    """The t with P(|T| > t) = alpha for n observations, n - 1 degrees of freedom."""
+    return float(stats.t.isf(alpha / 2, n - 1))
+
+
+def _exceeds(deviation: Tensor, limit: float) -> Tensor:
+    """(n,) bool: rows of (n, ...) not everywhere within the limit; NaN is not within it."""
+    return ~(deviation.flatten(1).amax(1) <= limit)
+
+
+def _anomalous(centre: Tensor, half: Tensor, gate: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """Which differences (n, ...) are anomalous, none in rows whose gate (n, 1, ...) is 0."""
+
+    def anomalous(differences: Tensor) -> Tensor:
+        apart = (differences - centre).abs()
+        if gate is not None:
+            apart = apart * gate  # an infinite one becomes NaN, which is above nothing
+        return apart > half
+
+    return anomalous

@@ -1,0 +1,1 @@
+"""The parts of gradient-statistics suppression, each a few pure functions."""
