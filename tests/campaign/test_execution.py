@@ -1,6 +1,7 @@
 """The executors of a campaign: equal rows, a self-check that bites, a fallback that is said."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 from pandas.testing import assert_frame_equal
@@ -60,18 +61,25 @@ def test_what_cannot_be_traced_is_executed_by_the_reference(
     subject._ready.clear()
 
 
-def test_blocks_last_about_two_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 10.0, 20.0, 21.0])
+@pytest.mark.parametrize(
+    ("golden", "shards"),
+    [(0.0, 12), (1.0, 13), (30.0, 30), (1e3, 60)],  # 30 s: a tenth of 300 s; never over 600 s
+)
+def test_blocks_last_two_to_ten_minutes(
+    monkeypatch: pytest.MonkeyPatch, golden: float, shards: int
+) -> None:
+    clock = iter([0.0, 10.0 + golden])
     monkeypatch.setattr("progip.campaign.execution.time.monotonic", lambda: next(clock))
     pace = Pace(100)
     assert pace.shards() == 1
-    with pace.measured(100):  # 10 runs per second
-        pass
-    assert pace.shards() == 12
-    with pace.measured(1):
-        pass
-    assert pace.shards() == 1
+    with pace.measured(100 if golden != 1.0 else 110, SimpleNamespace(golden_seconds=golden)):
+        pass  # 10 or 11 runs per second
+    assert pace.shards() == shards
+
+
+def test_first_block_at_the_known_rate() -> None:
     assert Pace(100, seconds_per_run=0.1).shards() == 12
+    assert Pace(100, seconds_per_run=1e-9).shards() == 2000  # 200,000 runs at most
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,16 @@ from progip.fault_models.base import Site
 
 log = logging.getLogger(__name__)
 
-BLOCK_SECONDS = 120.0  # at most this much work is lost when a process is killed
+BLOCK_SECONDS = 120.0  # of work at once: what is lost when a process is killed
+GOLDEN_SHARE = 0.1  # more, if golden values take a larger share of the block than this,
+LONGEST_BLOCK = 600.0  # up to this
 MOST_RUNS = 200_000  # of a block; each takes about 1 KiB until it is written
 
 
 class Executor(Protocol):
     """Executes planned runs (``records.PLAN``) and returns the columns it measured."""
+
+    golden_seconds: float  # spent on golden values in the last call
 
     def run(self, plan: pa.Table) -> dict[str, np.ndarray]: ...
 
@@ -64,6 +68,11 @@ class Execution:
             self._check(plan, observed)
         return observed_table(plan, self._golden, observed)
 
+    @property
+    def golden_seconds(self) -> float:
+        """Time that golden values took in the last block."""
+        return self._executor.golden_seconds
+
     def _check(self, plan: pa.Table, observed: dict[str, np.ndarray]) -> None:
         chosen = np.flatnonzero(plan["run_id"].to_numpy() % self._every == 0)
         if not len(chosen):
@@ -97,10 +106,11 @@ def observed_table(plan: pa.Table, golden: pa.Table, observed: dict[str, np.ndar
 
 
 class Pace:
-    """How many shards to execute at once, by the rate measured so far.
+    """How many shards to execute at once, by the rates measured so far.
 
     The incremental executor computes golden values once an image and block, so it likes large
-    blocks; a killed process loses the block it was at. Blocks last about ``BLOCK_SECONDS``; the
+    blocks; a killed process loses the block it was at. A block lasts about ``BLOCK_SECONDS``, and
+    up to ``LONGEST_BLOCK`` where golden values would take more than ``GOLDEN_SHARE`` of it. The
     first one is one shard where no rate is known.
 
     Args:
@@ -111,15 +121,18 @@ class Pace:
     def __init__(self, shard_size: int, seconds_per_run: float | None = None) -> None:
         self.shard_size = shard_size
         self.rate = 1 / seconds_per_run if seconds_per_run else 0.0  # runs per second
+        self.golden = 0.0  # seconds for the golden values of a block
 
     def shards(self) -> int:
         """Shards of the next block."""
-        runs = min(self.rate * BLOCK_SECONDS, MOST_RUNS)
+        seconds = min(max(BLOCK_SECONDS, self.golden / GOLDEN_SHARE), LONGEST_BLOCK)
+        runs = min(self.rate * seconds, MOST_RUNS)
         return max(1, int(runs / self.shard_size))
 
     @contextmanager
-    def measured(self, runs: int) -> Iterator[None]:
+    def measured(self, runs: int, execution: Execution) -> Iterator[None]:
         """Measure the block executed inside."""
         begun = time.monotonic()
         yield
-        self.rate = runs / max(time.monotonic() - begun, 1e-9)
+        self.golden = execution.golden_seconds
+        self.rate = runs / max(time.monotonic() - begun - self.golden, 1e-9)

@@ -121,7 +121,7 @@ def _execute(
     with closing(work.claims(pace.shards, shared=settings.part > 0)) as claims:
         for block in claims:
             plans = [planner.plan(start, stop) for start, stop in block]
-            with pace.measured(sum(map(len, plans))):
+            with pace.measured(sum(map(len, plans)), execution):
                 table = execution.run(pa.concat_tables(plans))
             written = 0
             for start, stop in block:

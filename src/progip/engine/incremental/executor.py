@@ -1,5 +1,6 @@
 """The incremental executor: the outcomes of the reference, for a fraction of its work."""
 
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -32,9 +33,14 @@ class IncrementalExecutor:
         images: (n, channels, height, width) evaluation images, on the device to run on.
         memory: bytes for golden values and for rows under way.
 
+    Attributes:
+        golden_seconds: spent on golden values in the last call of ``run``.
+
     Raises:
         NotTraceable: a site is not in the traced graph.
     """
+
+    golden_seconds = 0.0
 
     def __init__(
         self,
@@ -80,11 +86,14 @@ class IncrementalExecutor:
         order = np.argsort(position, kind="stable")
         parts: list[dict[str, np.ndarray]] = []
         batch = self.traced.batch
+        self.golden_seconds = 0.0
         limits = np.searchsorted(position[order], np.arange(0, len(distinct) + batch, batch))
         for first, (start, stop) in enumerate(pairwise(limits.tolist())):
             chosen = np.resize(distinct[first * batch : (first + 1) * batch], batch)
             images = self.images[torch.from_numpy(chosen).to(self.images.device)]
+            begun = time.monotonic()
             golden = golden_values(self.schedule, images)
+            self.golden_seconds += time.monotonic() - begun
             pieces = -(-(stop - start) // self.runs_per_sweep)
             for members in np.array_split(order[start:stop], pieces):
                 parts.append(self._sweep(plan, members, position[members] - first * batch, golden))
