@@ -38,6 +38,9 @@ GOLDEN = pa.schema(
     ]
 )
 
+#: golden rows of every image of a subject, as they stand beside the executed runs.
+CLEAN = pa.schema([("population", pa.string()), ("split", pa.string()), *GOLDEN])
+
 #: what execution measured of a run.
 OBSERVED = pa.schema(
     [

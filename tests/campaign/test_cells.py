@@ -101,7 +101,7 @@ def test_a_finished_cell_returns_at_once(run, monkeypatch: pytest.MonkeyPatch) -
 def test_a_lost_shard_is_executed_again(run, tmp_path: Path) -> None:
     first = run("shard_size=20", *SMALL)
     folder = folder_of(tmp_path)
-    (folder.parent / runner.EXECUTION / "part-0000000020-0000000040.parquet").unlink()
+    (folder.parent / store.EXECUTION / "part-0000000020-0000000040.parquet").unlink()
     (folder / "part-0000000020-0000000040.parquet").write_bytes(b"PAR1 torn")
     assert_frame_equal(run("shard_size=20", *SMALL), first)
 

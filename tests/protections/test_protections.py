@@ -1,10 +1,12 @@
 """What each protection calls faulty, at its limits and beyond numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from progip.errors import ProgipError
-from progip.protections.base import Evidence, first_alarm
+from progip.protections.base import Evidence, Protection, first_alarm, protection_from
 from progip.protections.none import NoProtection
 from progip.protections.progip import ProGIP
 from progip.protections.ranger import Ranger
@@ -106,3 +108,45 @@ def test_the_first_check_names_the_stage() -> None:
 def test_wrong_options(make: object) -> None:
     with pytest.raises(ProgipError, match="protection"):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "protection",
+    [
+        ProGIP(name="p"),
+        ProGIP(name="p", gradient_side="upper", score_side="both"),
+        ProGIP(name="p", score_side="lower"),
+        Ranger(name="r"),
+    ],
+)
+def test_least_margins_say_at_which_margin_an_alarm_ends(protection: Protection) -> None:
+    rng = np.random.default_rng(3)
+    clean = evidence(list(rng.uniform(1, 2, 50)), list(rng.normal(0, 1, 50)))
+    odd = [NAN, INF, -INF, 0.0]
+    seen = evidence(
+        [*rng.uniform(0.2, 4, 200), *odd],
+        [*odd, *rng.normal(0, 2, 200)],
+        [*rng.normal(0, 1, 200), *odd],
+        [*odd, *rng.normal(0, 1, 200)],
+    )
+    limits = protection.calibrate(clean, gradient_vanishes=True)
+    margins = protection.least_margins(seen, clean, limits)
+    assert len(margins) == (1 if isinstance(protection, Ranger) else 2)
+    for value in (0.0, 0.05, 0.3, 1.0, 5.0):
+        moved = replace(protection, **dict.fromkeys(margins, value))
+        judged = moved.judge(seen, moved.calibrate(clean, gradient_vanishes=True)).alarm
+        predicted = np.any([margin > value for margin in margins.values()], axis=0)
+        assert judged.tolist() == predicted.tolist()
+
+
+def test_a_protection_comes_back_from_its_configuration() -> None:
+    options = {"_target_": "progip.protections.ranger.Ranger", "name": "mine", "margin": 0.5}
+    assert protection_from(options) == Ranger(name="mine", margin=0.5)
+    for wrong in (
+        {"name": "x"},
+        {"_target_": "nowhere.Class", "name": "x"},
+        {**options, "wrong": 1},
+        {"_target_": "collections.Counter", "name": "x"},
+    ):
+        with pytest.raises(ProgipError, match="protection"):
+            protection_from(wrong)

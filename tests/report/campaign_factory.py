@@ -10,7 +10,16 @@ from progip import records
 
 Row = dict[str, Any]
 FLAGS = [f.name for f in records.RESULT if f.type == pa.bool_()]
-DEFAULTS = {"weight": 1.0, "layer": "conv1", "alarm_stage": ""}
+DEFAULTS = {
+    "weight": 1.0,
+    "layer": "conv1",
+    "bit": 30,
+    "alarm_stage": "",
+    "faulty_score": 0.2,
+    "faulty_grad_max": 1.0,
+    "range_excess_first": -0.1,
+    "range_excess_second": -0.1,
+}
 
 
 def names_of(**changes: str) -> dict[str, str]:

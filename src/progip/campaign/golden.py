@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from progip import __version__
+from progip import __version__, records
 from progip.cache import cache_root
 from progip.datasets.base import Split
 from progip.engine.observe import golden_table
@@ -106,6 +106,18 @@ def golden_work(
         golden = Golden(ranges, tables)
         _save(folder, golden, method)
     return golden
+
+
+def clean_rows(golden: Golden) -> pa.Table:
+    """Every golden row as one table (``records.CLEAN``), for what is read without the network."""
+    parts = [
+        pa.table(
+            [pa.repeat(population, len(table)), pa.repeat(split, len(table)), *table.columns],
+            schema=records.CLEAN,
+        )
+        for (population, split), table in golden.tables.items()
+    ]
+    return pa.concat_tables(parts)
 
 
 def _machine(data: CleanData) -> dict[str, Any]:

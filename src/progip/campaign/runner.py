@@ -14,6 +14,7 @@ from progip.campaign import store
 from progip.campaign.cell_rows import SCHEMA_VERSION, CellRows
 from progip.campaign.claims import SharedWork
 from progip.campaign.execution import Execution, Pace
+from progip.campaign.golden import clean_rows
 from progip.campaign.planning import Planner
 from progip.campaign.progress import Progress
 from progip.campaign.settings import CellSettings, identity
@@ -22,8 +23,6 @@ from progip.campaign.subject import Subject, prepare
 from progip.campaign.watching import Watch
 
 log = logging.getLogger(__name__)
-
-EXECUTION = "_execution"  # pyarrow's dataset readers skip names with a leading underscore
 
 
 def run_cell(settings: CellSettings, config: dict[str, Any]) -> Path:
@@ -44,7 +43,7 @@ def run_cell(settings: CellSettings, config: dict[str, Any]) -> Path:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     folder = settings.folder
-    execution_folder = folder.parent / EXECUTION
+    execution_folder = folder.parent / store.EXECUTION
     execution_folder.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     with Progress(folder, settings.label, settings.runs) as progress:
@@ -69,6 +68,8 @@ def _run(
     store.check_same_identity(folder, cell_identity)
     store.check_same_identity(execution_folder, execution_identity)
     settings.fault_model.select(subject.modules)
+    if not (execution_folder / store.CLEAN).exists():
+        store.write_table(execution_folder / store.CLEAN, clean_rows(subject.golden))
     sites = settings.fault_model.select(subject.sites[settings.fault_pass])
     planner = Planner(settings, subject, sites, execution_folder)
     faults = planner.population.size

@@ -20,6 +20,8 @@ from progip.errors import ProgipError
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+EXECUTION = "_execution"  # pyarrow's dataset readers skip names with a leading underscore
+CLEAN = "clean.parquet"  # in it: the golden rows of every image (``records.CLEAN``), for the report
 _SHARD = re.compile(r"part-(\d{10})-(\d{10})\.parquet")
 
 
@@ -50,6 +52,12 @@ def write_shard(folder: Path, start: int, stop: int, table: pa.Table) -> Shard:
         sink.flush()
         os.fsync(sink.fileno())
     return Shard(start, stop, path)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write any table whole or not at all. Raises ProgipError as `write_shard` does."""
+    with _written_whole(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 @contextmanager

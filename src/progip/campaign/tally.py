@@ -60,6 +60,8 @@ RATES = {
     "overall_accuracy": ("failures_detected", "failures"),
     "failure_rate": ("failures_left", "originally_correct"),
     "failure_rate_before": ("failures", "originally_correct"),
+    "classification_rate": ("classification_left", "originally_correct"),
+    "detection_rate": ("detection_left", "originally_correct"),
     "harmless_alarm_rate": ("harmless_alarms", "harmless"),
     "harmless_correct_alarm_rate": ("harmless_correct_alarms", "harmless_correct"),
 }

@@ -3,12 +3,15 @@
 Because it changes nothing, any number of protections judge the same executed faults.
 """
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+
+from progip.errors import ProgipError
 
 #: columns a protection may look at, named as in ``records.GOLDEN``, of n executions each.
 Evidence = Mapping[str, np.ndarray]
@@ -61,6 +64,48 @@ class Protection(ABC):
     @abstractmethod
     def judge(self, evidence: Evidence, thresholds: Mapping[str, float]) -> Judgement:
         """Raise alarms. NaN and infinity are never fine."""
+
+    def least_margins(
+        self, evidence: Evidence, clean: Evidence, thresholds: Mapping[str, float]
+    ) -> dict[str, np.ndarray]:
+        """For options that widen a limit: the least value at which each execution raises no alarm.
+
+        An execution passes a check exactly if the option is at least this number, so the
+        trade-off between detection and false alarms follows for every value at once. Options that
+        this leaves out (all of them by default) are not moved in the report's figures.
+
+        Args:
+            evidence: of n executions.
+            clean: what the protection was calibrated on.
+            thresholds: what ``calibrate`` gave; only which limits there are is looked at.
+
+        Returns:
+            option: (n,) float64, infinite where no value will do.
+        """
+        return {}
+
+
+def passing(value: np.ndarray, finite: np.ndarray) -> np.ndarray:
+    """``value``, or infinity where what it was computed from is not finite."""
+    return np.where(finite & ~np.isnan(value), value, np.inf)
+
+
+def protection_from(options: Mapping[str, Any]) -> Protection:
+    """The protection that a resolved configuration describes, ``_target_`` naming its class.
+
+    Raises:
+        ProgipError: the class is not there, or takes other options.
+    """
+    values = dict(options)
+    target = str(values.pop("_target_", ""))
+    module, _, name = target.rpartition(".")
+    try:
+        made = getattr(importlib.import_module(module), name)(**values)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ProgipError(f"protection {values.get('name')}: {target}: {error}") from error
+    if not isinstance(made, Protection):
+        raise ProgipError(f"protection {values.get('name')}: {target} is not a Protection")
+    return made
 
 
 def first_alarm(checks: list[tuple[str, np.ndarray]]) -> Judgement:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from progip.errors import ProgipError
-from progip.protections.base import Evidence, Judgement, Protection, first_alarm
+from progip.protections.base import Evidence, Judgement, Protection, first_alarm, passing
 
 
 @dataclass(kw_only=True)
@@ -79,6 +79,27 @@ class ProGIP(Protection):
             evidence["score"], limit("score_low", -_LARGEST), limit("score_high", _LARGEST)
         )
         return first_alarm([("gradient", ~gradient_fine), ("score", ~score_fine)])
+
+    def least_margins(
+        self, evidence: Evidence, clean: Evidence, thresholds: Mapping[str, float]
+    ) -> dict[str, np.ndarray]:
+        """The inverse of ``calibrate``: margins at which a gradient and a score just pass."""
+        gradient, score = evidence["grad_max"].astype(np.float64), evidence["score"]
+        usual, scores = clean["grad_max"].astype(np.float64), clean["score"]
+        with np.errstate(all="ignore"):
+            widening = gradient / usual.max()
+            if "gradient_low" in thresholds:
+                widening = np.maximum(widening, usual.min() / gradient)
+                widening[gradient <= 0] = np.inf
+            slack = np.full(len(score), -np.inf)
+            if "score_high" in thresholds:
+                slack = np.maximum(slack, (score - scores.max()) / np.ptp(scores))
+            if "score_low" in thresholds:
+                slack = np.maximum(slack, (scores.min() - score) / np.ptp(scores))
+        return {
+            "gradient_margin": passing(widening - 1, np.isfinite(gradient)),
+            "score_margin": passing(slack, np.isfinite(score)),
+        }
 
 
 _LARGEST = float(np.finfo(np.float64).max)

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from progip.errors import ProgipError
-from progip.protections.base import Evidence, Judgement, Protection, first_alarm
+from progip.protections.base import Evidence, Judgement, Protection, first_alarm, passing
 
 
 @dataclass(kw_only=True)
@@ -40,3 +42,10 @@ class Ranger(Protection):
                 ("second_forward", ~(evidence["range_excess_second"] <= limit)),
             ]
         )
+
+    def least_margins(
+        self, evidence: Evidence, clean: Evidence, thresholds: Mapping[str, float]
+    ) -> dict[str, np.ndarray]:
+        """How far the worst activation of either forward pass left its range; NaN passes never."""
+        worst = np.maximum(evidence["range_excess_first"], evidence["range_excess_second"])
+        return {"margin": passing(worst.astype(np.float64), ~np.isnan(worst))}

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from progip.campaign import tally
 from progip.errors import ProgipError
 from progip.report.counting import KINDS, count_cell
 from progip.report.manifests import IDENTITY, CellFolder, check_agreement, find_cells
+from progip.report.observing import Execution, observe
 
 #: what a table may pool over only within, never across
 SETTING = ("dataset", "ood_dataset", "fault_model")
@@ -30,6 +32,7 @@ class Campaign:
     base: one row a detector (DETECTOR) with the base metrics of its manifests.
     warnings: what was left out or is odd, in plain sentences that name it.
     estimand: the population its rates speak of, one of `tally.ESTIMANDS`.
+    folders: where each cell lies, and its manifest; row i of `cells` is folders[i].
     """
 
     cells: pd.DataFrame
@@ -37,6 +40,12 @@ class Campaign:
     base: pd.DataFrame
     warnings: tuple[str, ...] = ()
     estimand: str = "layer_mean"
+    folders: tuple[CellFolder, ...] = ()
+
+    @cached_property
+    def executions(self) -> tuple[Execution, ...]:
+        """What the figures need beyond `cells`, one an execution; read when first asked for."""
+        return observe(self.folders)
 
     @classmethod
     def load(
@@ -81,6 +90,7 @@ class Campaign:
             base,
             tuple(warnings + odd),
             estimand or natives[0],
+            tuple(found),
         )
 
 

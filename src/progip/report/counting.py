@@ -1,5 +1,6 @@
 """Counts of one cell, streamed from its shards: only the columns needed, a batch at a time."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from progip.campaign import tally
 from progip.errors import ProgipError
 from progip.report.manifests import CellFolder
-from progip.statistics import effective_size_warning
+from progip.statistics import Moments, effective_size_warning
 
 COLUMNS = (
     "run_id",
@@ -25,6 +26,8 @@ COLUMNS = (
     "nonfinite_score",
 )
 BATCH_ROWS = 1 << 18
+#: numbers of rows after which a cell's sums are kept, to show how its intervals narrowed
+LOOKS = tuple(m * 10**e for e in range(2, 8) for m in (1, 2, 5))
 
 #: kinds of rows that are counted; each has its rows, the sum of their weights (_w), of their
 #: squared weights (_w2)
@@ -48,7 +51,8 @@ COUNTS = tuple(f"{kind}{end}" for kind in KINDS for end in ("", "_w", "_w2"))
 class CellCounts:
     """What the report needs to know of a cell's rows.
 
-    counts: COUNTS and `nonfinite_failures`, rows and sums, and `moments`, what they are made of.
+    counts: COUNTS and `nonfinite_failures`, rows and sums; `moments`, what they are made of; and
+    `looks`, pairs of a number of rows and the moments of the first so many.
     failures: one row a failing run, with run_id, sample_index, classification (else detection),
     alarm and weight. warnings: what was left out or is odd, by name.
     """
@@ -67,14 +71,55 @@ def count_cell(cell: CellFolder, estimand: str | None = None) -> CellCounts:
 
     Raises ProgipError for weights or strata that do not match the plan in the manifest.
     """
-    planned = int(cell.manifest["runs"])
-    seen = np.zeros(planned, dtype=bool)
     sums = tally.Tally(cell.manifest, estimand)
     names = tuple(dict.fromkeys((*COLUMNS, *sums.columns)))
     nonfinite = 0
     backward = cell.manifest["cell"]["fault_pass"] == "backward"
     failing = []
-    warnings = []
+    warnings: list[str] = []
+    looks: list[tuple[int, Moments]] = []
+    done = 0
+    for shard, columns in valid_rows(cell, names, warnings):
+        before, done = done, done + len(columns["run_id"])
+        start = 0
+        try:
+            for stop in [look for look in LOOKS if before < look < done] + [done]:
+                part = slice(start, stop - before)
+                sums.add({name: values[part] for name, values in columns.items()})
+                start = stop - before
+                if stop in LOOKS:
+                    looks.append((stop, sums.moments()))
+        except ProgipError as error:
+            raise ProgipError(f"{cell.name}/{shard.name}: {error}; run that cell again") from error
+        nonfinite += _nonfinite(columns, backward)
+        rows = columns["classification_failure"] | columns["detection_failure"]
+        failing.append({name: values[rows] for name, values in columns.items()})
+    moments = sums.moments()
+    if done and done not in LOOKS:
+        looks.append((done, moments))
+    counts: dict[str, Any] = {"nonfinite_failures": nonfinite, "moments": moments, "looks": looks}
+    for kind in KINDS:
+        mask = tally.KINDS[kind]
+        counts[kind] = int(moments.rows[mask].sum())
+        counts[f"{kind}_w"] = float(moments.total[mask].sum())
+        counts[f"{kind}_w2"] = float(moments.squares[mask].sum())
+    odd = effective_size_warning(
+        counts["done"], counts["done_w"], counts["done_w2"], sums.largest_weight
+    )
+    if odd:
+        warnings.append(f"{cell.name}: {odd}")
+    return CellCounts(counts, _failures(failing, sums), warnings)
+
+
+def valid_rows(
+    cell: CellFolder, names: tuple[str, ...], warnings: list[str]
+) -> Iterator[tuple[Path, dict[str, NDArray]]]:
+    """The named columns of a cell's rows, shard by shard, every planned run once.
+
+    names: COLUMNS among them. warnings: gets a sentence for all that is left out.
+    """
+    planned = int(cell.manifest["runs"])
+    seen = np.zeros(planned, dtype=bool)
     for shard in cell.shards:
         label = f"{cell.name}/{shard.name}"
         try:
@@ -105,26 +150,7 @@ def count_cell(cell: CellFolder, estimand: str | None = None) -> CellCounts:
         if not keep.all():
             columns = {name: values[keep] for name, values in columns.items()}
         seen[columns["run_id"]] = True
-        try:
-            sums.add(columns)
-        except ProgipError as error:
-            raise ProgipError(f"{label}: {error}; run that cell again") from error
-        nonfinite += _nonfinite(columns, backward)
-        rows = columns["classification_failure"] | columns["detection_failure"]
-        failing.append({name: values[rows] for name, values in columns.items()})
-    moments = sums.moments()
-    counts: dict[str, Any] = {"nonfinite_failures": nonfinite, "moments": moments}
-    for kind in KINDS:
-        mask = tally.KINDS[kind]
-        counts[kind] = int(moments.rows[mask].sum())
-        counts[f"{kind}_w"] = float(moments.total[mask].sum())
-        counts[f"{kind}_w2"] = float(moments.squares[mask].sum())
-    odd = effective_size_warning(
-        counts["done"], counts["done_w"], counts["done_w2"], sums.largest_weight
-    )
-    if odd:
-        warnings.append(f"{cell.name}: {odd}")
-    return CellCounts(counts, _failures(failing, sums), warnings)
+        yield shard, columns
 
 
 def _read(shard: Path, names: tuple[str, ...]) -> dict[str, NDArray]:

@@ -88,6 +88,10 @@ def with_unprotected(cells: pd.DataFrame) -> pd.DataFrame:
         for name in ("alarms", "harmless_alarms", "harmless_correct_alarms"):
             derived[f"{name}{end}"] = 0
     derived["moments"] = [m.merged(tally.SILENT) for m in derived["moments"]]
+    if "looks" in derived:
+        derived["looks"] = derived["looks"].map(
+            lambda looks: [(rows, m.merged(tally.SILENT)) for rows, m in looks]
+        )
     derived["clean_alarms"] = derived["clean_alarms"].where(derived["clean_alarms"].isna(), 0)
     return pd.concat([derived, cells], ignore_index=True)
 

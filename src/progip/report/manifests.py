@@ -32,11 +32,15 @@ MACHINE_KEYS = frozenset({"folder", "weights", "url", "sha256", "checksum", "rec
 
 @dataclass(frozen=True)
 class CellFolder:
-    """One cell on disk: its folder below the campaign's, its manifest, its shards in order."""
+    """One cell on disk: its folder below the campaign's, its manifest, its shards in order.
+
+    path: the folder itself.
+    """
 
     name: str
     manifest: dict[str, Any]
     shards: tuple[Path, ...]
+    path: Path = Path()
 
     def key(self, *names: str) -> tuple[str, ...]:
         """The named parts of the cell's identity."""
@@ -59,7 +63,7 @@ def read_cell(root: Path, here: Path, files: list[str]) -> CellFolder | None:
     if manifest is None:
         return None
     shards = sorted(f for f in files if f.startswith("part-") and f.endswith(".parquet"))
-    return CellFolder(name, manifest, tuple(here / shard for shard in shards))
+    return CellFolder(name, manifest, tuple(here / shard for shard in shards), here)
 
 
 def find_cells(root: Path) -> list[CellFolder]:

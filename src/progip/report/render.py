@@ -2,6 +2,7 @@
 
 import os
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,7 @@ from progip.errors import ProgipError
 from progip.report import formats, layout
 from progip.report.breakdown import base_section, pass_section
 from progip.report.campaign import Campaign
+from progip.report.figures import Absent, Figure, build_figures
 from progip.report.layout import Block, Section
 from progip.report.tables import cells_section, comparison_section, overall_section
 
@@ -37,19 +39,27 @@ def write_report(
     sections = build_sections(campaign)
     title = f"Fault-injection campaign {Path(folder).resolve().name}"
     target = Path(out) if out is not None else Path(folder) / FOLDER
+    figures = build_figures(campaign)
     files = {f"{section.name}.csv": to_csv(section.data) for section in sections}
-    files["report.md"] = to_markdown(title, campaign.warnings, sections)
+    files["report.md"] = to_markdown(title, campaign.warnings, sections, figures)
     try:
         target.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             _replace(target / name, content)
+        for figure in figures:
+            if isinstance(figure, Figure):
+                figure.write(target)
     except OSError as error:
         raise ProgipError(
             f"cannot write the report to {target} ({error.strerror or error}); give a folder that "
             "can be written to"
         ) from error
     text = to_text(title, campaign.warnings, sections)
-    return f"{text}\nWritten to {target}:\n{', '.join(sorted(files))}"
+    drawn = ", ".join(figure.name for figure in figures if isinstance(figure, Figure))
+    return (
+        f"{text}\nWritten to {target}:\n{', '.join(sorted(files))}\n"
+        f"figures (svg, pdf, png, csv): {drawn or 'none'}"
+    )
 
 
 def build_sections(campaign: Campaign) -> list[Section]:
@@ -79,7 +89,12 @@ def to_text(title: str, warnings: tuple[str, ...], sections: list[Section]) -> s
     return "\n".join(lines)
 
 
-def to_markdown(title: str, warnings: tuple[str, ...], sections: list[Section]) -> str:
+def to_markdown(
+    title: str,
+    warnings: tuple[str, ...],
+    sections: list[Section],
+    figures: Sequence[Figure | Absent] = (),
+) -> str:
     """The report as a Markdown page; names keep their | and _."""
     lines = [f"# {formats.markdown(title)}", ""]
     lines += [f"- **Warning**: {formats.markdown(text)}" for text in warnings]
@@ -93,6 +108,14 @@ def to_markdown(title: str, warnings: tuple[str, ...], sections: list[Section]) 
             for note in block.notes:
                 lines += [formats.markdown(note), ""]
         lines += [f"Numbers: [{section.name}.csv]({section.name}.csv)", ""]
+    for figure in figures:
+        lines += [f"## {formats.markdown(figure.title)}", ""]
+        if isinstance(figure, Absent):
+            lines += [f"Not shown: {formats.markdown(figure.reason)}.", ""]
+            continue
+        lines += [f"![{formats.markdown(figure.alt)}]({figure.name}.svg)", ""]
+        lines += [formats.markdown(figure.caption), ""]
+        lines += [f"Numbers: [{figure.name}.csv]({figure.name}.csv)", ""]
     return "\n".join(lines)
 
 

@@ -64,7 +64,7 @@ READING = [
 
 def cells_section(campaign: Campaign) -> Section:
     """Which cells there are, and which are unfinished or missing; the counts of each in the CSV."""
-    cells = campaign.cells.drop(columns="moments")
+    cells = campaign.cells.drop(columns=["moments", "looks"])
     finished = cells["done"] >= cells["planned"]
     cells.insert(0, "status", finished.map({True: "finished", False: "unfinished"}))
     cells.loc[cells["done"] == 0, "status"] = "not started"

@@ -1,0 +1,42 @@
+"""The figures of the report: one module each, a function of the campaign, listed here."""
+
+from collections.abc import Callable
+
+from progip.report.campaign import SETTING, Campaign, by_group
+from progip.report.figures.base import Absent, Figure
+from progip.report.figures.bits import bits
+from progip.report.figures.passes import passes
+from progip.report.figures.precision import precision
+from progip.report.figures.scores import scores
+from progip.report.figures.tradeoff import tradeoff
+from progip.report.figures.vulnerability import vulnerability
+
+#: what a figure is made by: (campaign, setting) -> figures, or why there is none
+Builder = Callable[[Campaign, tuple[str, ...]], list[Figure | Absent]]
+BUILDERS: tuple[Builder, ...] = (passes, vulnerability, bits, tradeoff, scores, precision)
+
+
+def build_figures(campaign: Campaign) -> list[Figure | Absent]:
+    """Every figure of a campaign, setting by setting (dataset, OOD dataset, fault model)."""
+    settings = [setting for setting, _ in by_group(campaign.cells, SETTING)]
+    found: list[Figure | Absent] = []
+    for number, setting in enumerate(settings, 1):
+        for builder in BUILDERS:
+            for figure in builder(campaign, setting):
+                found.append(figure if len(settings) == 1 else figure.numbered(number, setting))
+    return found
+
+
+__all__ = [
+    "BUILDERS",
+    "Absent",
+    "Builder",
+    "Figure",
+    "bits",
+    "build_figures",
+    "passes",
+    "precision",
+    "scores",
+    "tradeoff",
+    "vulnerability",
+]

@@ -1,0 +1,117 @@
+"""What a figure is: its numbers, how they are drawn, and what is said of it in words."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Drawing
+
+from progip.report import formats, layout
+from progip.report.figures.style import STYLE
+
+FORMATS = ("svg", "pdf", "png")
+#: what would make the same figure another file each time it is written
+_DATES = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the report.
+
+    name: of its files. caption: what it shows and how to read it. alt: what a person who cannot see
+    it should know of this one. data: every number in it, written as NAME.csv; `draw` takes it, as
+    built or read again from that file, and nothing else. source: the Python call that gives this.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    data: pd.DataFrame
+    draw: Callable[[pd.DataFrame], Drawing]
+    source: str
+
+    def _style(self) -> dict[Any, Any]:
+        return {**STYLE, "svg.hashsalt": self.name}
+
+    def plot(self) -> Drawing:
+        """The matplotlib figure; a notebook shows it."""
+        with mpl.rc_context(self._style()):
+            drawing = self.draw(self.data)
+            FigureCanvasAgg(drawing)
+        return drawing
+
+    def render(self) -> dict[str, bytes]:
+        """The figure in every one of FORMATS, the same bytes each time."""
+        rendered = {}
+        with mpl.rc_context(self._style()):
+            drawing = self.draw(self.data)
+            FigureCanvasAgg(drawing)
+            drawing.draw_without_rendering()  # places everything, once for all formats
+            drawing.set_layout_engine("none")
+            for kind in FORMATS:
+                sink = BytesIO()
+                drawing.savefig(sink, format=kind, metadata=_DATES[kind])
+                rendered[kind] = sink.getvalue()
+        return rendered
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write NAME.svg, .pdf, .png and .csv into a folder, and return where they are."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        contents = {**self.render(), "csv": self.data.to_csv(index=False).encode()}
+        written = []
+        for kind, content in contents.items():
+            path = target / f"{self.name}.{kind}"
+            draft = path.with_name(f".{path.name}.tmp")
+            draft.write_bytes(content)
+            os.replace(draft, path)
+            written.append(path)
+        return written
+
+    def numbered(self, number: int, setting: tuple[str, ...]) -> "Figure":
+        """The same for one setting of several."""
+        title = f"{self.title}: {layout.setting_title(setting)}"
+        return replace(self, name=f"{self.name}_{number}", title=title)
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A figure that this campaign cannot give, and why."""
+
+    name: str
+    title: str
+    reason: str
+
+    def numbered(self, number: int, setting: tuple[str, ...]) -> "Absent":
+        """The same for one setting of several."""
+        title = f"{self.title}: {layout.setting_title(setting)}"
+        return replace(self, name=f"{self.name}_{number}", title=title)
+
+
+def called(name: str, setting: tuple[str, ...]) -> str:
+    """The Python call behind a figure."""
+    return f"figures.{name}(campaign, {tuple(setting)!r})"
+
+
+def readable(name: str) -> str:
+    """A config name as words: first_forward -> first forward."""
+    return name.replace("_", " ")
+
+
+def in_words(estimate: float, low: float, high: float, n: float) -> str:
+    """0.99 % (95 % interval 0.87–1.12, n = 22,797)."""
+    return (
+        f"{formats.percent(estimate)} % (95 % interval {formats.span(low, high)}, "
+        f"n = {formats.count(n)})"
+    )

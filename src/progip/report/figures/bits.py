@@ -1,0 +1,63 @@
+"""Failure rate by flipped bit (source: faults on higher bits lead to critical faults)."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure as Drawing
+
+from progip.report.campaign import Campaign
+from progip.report.estimates import in_order
+from progip.report.figures import style
+from progip.report.figures.base import Absent, Figure, called, in_words, readable
+from progip.report.figures.vulnerability import executions_of, site_rates
+
+TITLE = "Failures by flipped bit"
+CAPTION = (
+    "Share of originally correct runs that fail before any protection, by the flipped bit, with "
+    "95 % intervals: all layers, models, ID and OOD inputs together. Bits 0 to 22 are the "
+    "fraction, 23 to 30 the exponent, 31 the sign of a 32-bit number."
+)
+
+
+def bits(campaign: Campaign, setting: tuple[str, ...]) -> list[Figure | Absent]:
+    """Failure rates before protection by OOD method, pass and bit."""
+    if not any(len(e.sites) for e in executions_of(campaign, setting)):
+        return [Absent("bits", TITLE, "no run is done yet")]
+    data = site_rates(campaign, setting, ["ood_method", "fault_pass", "bit"])
+    data = data.sort_values(["ood_method", "fault_pass", "bit"], ignore_index=True)
+    return [Figure("bits", TITLE, CAPTION, _alt(data), data, draw, called("bits", setting))]
+
+
+def _alt(data: pd.DataFrame) -> str:
+    said = []
+    for name in in_order("fault_pass", data["fault_pass"].unique()):
+        part = data[(data["fault_pass"] == name) & data["estimate"].notna()]
+        if part["failures"].any():
+            row = part.sort_values("estimate").iloc[-1]
+            words = in_words(row["estimate"], row["low"], row["high"], row["correct"])
+            said.append(f"{readable(name)}: bit {row['bit']} under {row['ood_method']}, {words}")
+    return f"Points with error bars. Highest rates: {'; '.join(said) or 'no run failed'}."
+
+
+def draw(data: pd.DataFrame) -> Drawing:
+    """One panel an OOD method, one series a pass."""
+    methods = in_order("ood_method", data["ood_method"].unique())
+    drawing, axes = style.panels(len(methods), 1, 2.1, sharex=True, sharey=True)
+    names = in_order("fault_pass", data["fault_pass"].unique())
+    for row, method in enumerate(methods):
+        panel = axes[row, 0]
+        for number, name in enumerate(names):
+            part = data[(data["ood_method"] == method) & (data["fault_pass"] == name)]
+            look = style.PASS_LOOKS[name]
+            panel.errorbar(
+                part["bit"] + 0.22 * (number - (len(names) - 1) / 2), 100 * part["estimate"],
+                yerr=100 * abs(part[["low", "high"]].sub(part["estimate"], axis=0)).to_numpy().T,
+                fmt=look.marker, color=look.color, capsize=1.5, elinewidth=0.8, ms=3.2,
+                label=readable(name),
+            )  # fmt: skip
+        panel.set_title(method, loc="left")
+        panel.set_ylabel("failures, % of correct runs")
+    axes[-1, 0].set_ylim(bottom=0)
+    axes[-1, 0].set_xlabel("flipped bit")
+    axes[-1, 0].set_xticks(np.arange(0, max(data["bit"].max(), 31) + 1, 2))
+    style.legend_below(drawing, axes[0, 0])
+    return drawing

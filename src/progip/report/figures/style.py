@@ -1,0 +1,132 @@
+"""One look for all figures: told apart by colour-blind readers, in grey and on paper.
+
+Colours of Okabe and Ito (Color Universal Design, 2008); every series also has a marker and a line
+style of its own.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+
+from progip.report.estimates import in_order
+
+WIDTH = 7.2  # inches: a text column, and a phone held upright can still be scrolled through it
+STYLE: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#d9d9d9",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 160,
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+}
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
+)  # fmt: skip
+
+
+class Look(NamedTuple):
+    """How one series is drawn."""
+
+    color: str
+    marker: str
+    line: Any
+
+
+#: protections that the project has; others take the rest in turn
+_KNOWN = {
+    "none": Look(BLACK, "o", "-"),
+    "progip": Look(BLUE, "s", "--"),
+    "progip_both": Look(SKY, "D", "-."),
+    "ranger": Look(VERMILION, "^", ":"),
+}
+_OTHERS = (
+    Look(GREEN, "v", (0, (5, 1))),
+    Look(PURPLE, "P", (0, (3, 1, 1, 1))),
+    Look(ORANGE, "X", (0, (1, 1))),
+)
+
+
+def looks(names: Iterable[str], axis: str = "protection") -> dict[str, Look]:
+    """A look for each name, in the order of tables; the same name looks alike in all figures."""
+    ordered = in_order(axis, names)
+    unknown = [name for name in ordered if name not in _KNOWN]
+    spare = {name: _OTHERS[i % len(_OTHERS)] for i, name in enumerate(unknown)}
+    return {name: _KNOWN.get(name) or spare[name] for name in ordered}
+
+
+PASS_LOOKS = {
+    "first_forward": Look(BLUE, "o", "-"),
+    "backward": Look(ORANGE, "s", "--"),
+    "second_forward": Look(GREEN, "^", ":"),
+}
+POPULATION_LOOKS = {"id": Look(BLUE, "o", "-"), "ood": Look(VERMILION, "s", "--")}
+
+
+def panels(rows: int, columns: int, height: float, **options: Any) -> tuple[Drawing, np.ndarray]:
+    """A drawing of WIDTH with rows x columns axes [rows, columns], each row `height` inches."""
+    drawing = Drawing(figsize=(WIDTH, height * rows + 0.5), layout="constrained")
+    axes = drawing.subplots(rows, columns, squeeze=False, **options)
+    return drawing, axes
+
+
+def legend_below(drawing: Drawing, axes: Axes, columns: int = 4) -> None:
+    """The legend of one of the axes, below all of them."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        drawing.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def log_percent(axes: Axes, values: Sequence[float] | pd.Series, which: str = "y") -> float:
+    """A logarithmic axis in per cent that fits these fractions; returns its lowest value."""
+    numbers = np.asarray(values, dtype=float)
+    positive = numbers[np.isfinite(numbers) & (numbers > 0)]
+    low = float(positive.min()) if len(positive) else 1e-4
+    high = float(positive.max()) if len(positive) else 1.0
+    bottom = 100 * low / 2
+    getattr(axes, f"set_{which}scale")("log")
+    getattr(axes, f"set_{which}lim")(bottom, min(100 * high * 2, 130))
+    formatter = mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}")
+    getattr(axes, f"{which}axis").set_major_formatter(formatter)
+    if np.log10(min(100 * high * 2, 130) / bottom) < 1.5:  # hardly a power of ten inside
+        getattr(axes, f"{which}axis").set_minor_formatter(sparse(formatter))
+    else:
+        getattr(axes, f"{which}axis").set_minor_formatter(mpl.ticker.NullFormatter())
+    return float(bottom)
+
+
+def sparse(formatter: mpl.ticker.FuncFormatter) -> mpl.ticker.FuncFormatter:
+    """Labels of a logarithmic axis at 2 and 5 of each decade only."""
+
+    def text(value: float, place: int | None) -> str:
+        leading = value / 10 ** np.floor(np.log10(value) + 1e-9)
+        return formatter(value, place) if round(leading) in (2, 5) else ""
+
+    return mpl.ticker.FuncFormatter(text)
+
+
+def log_count(axes: Axes) -> None:
+    """A logarithmic horizontal axis of counts."""
+    axes.set_xscale("log")
+    formatter = mpl.ticker.FuncFormatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_major_formatter(formatter)
+    low, high = axes.get_xlim()
+    narrow = np.log10(high / low) < 1.8
+    axes.xaxis.set_minor_formatter(sparse(formatter) if narrow else mpl.ticker.NullFormatter())
