@@ -2,16 +2,19 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUNS ?= 100_000
+SECONDS ?= 60
 BIN := $(VENV)/bin
 RUN := $(BIN)/python run.py --config-dir campaigns --config-name
 REPORT := $(BIN)/python -m progip report
+RUNTIME = PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(BIN)/python -m progip runtime --seconds $(SECONDS)
 PEERS ?=
 BENCH := OMP_NUM_THREADS=1 PYTHONPATH=$(PEERS) $(BIN)/python benchmarks
 BENCH_DATA = $(if $(PROGIP_DATA),--weights $(abspath $(PROGIP_DATA))/weights \
     --images $(abspath $(PROGIP_DATA))/cifar10/test_lossless_1017.npz)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check smoke table-base table-overall table-passes table-sample \
+.PHONY: help demo test test-all check smoke table-base table-overall table-passes table-runtime \
+    table-sample \
     slurm-test bench bench-bookkeeping clean
 
 help:  ## list the targets
@@ -56,6 +59,12 @@ table-overall: $(VENV)/.base  ## published table: overall results; RUNS= a cell,
 	$(REPORT) outputs/overall
 
 table-passes: table-overall  ## published table: results per pass; a section of the same report
+
+table-runtime: $(VENV)/.base  ## published table: runtime; SECONDS= a line; PROGIP_DATA=FOLDER adds CIFAR-10 networks
+	$(RUNTIME)
+	if [ -n "$(PROGIP_DATA)" ]; then \
+	    $(RUNTIME) --campaign sample_resnet20 && $(RUNTIME) --campaign sample_densenet; \
+	fi
 
 table-sample: $(VENV)/.base  ## CIFAR-10 networks on a sample of images: PROGIP_DATA=FOLDER
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sample_resnet20

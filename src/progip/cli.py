@@ -15,6 +15,7 @@ from progip.config import build, cell_settings, composed, entry
 from progip.datasets.base import Dataset
 from progip.errors import ProgipError
 from progip.models.base import Model
+from progip.protections.base import Protection
 from progip.report.render import write_report
 from progip.report.status import load_status
 
@@ -92,6 +93,36 @@ def train(arguments: argparse.Namespace) -> None:
     print(f"use it: python run.py model={model.name} model.weights={trained.path}")
 
 
+def runtime(arguments: argparse.Namespace) -> None:
+    """Time protections where they are deployed, in pairs with the unprotected detector."""
+    from progip.deploy.runtime import Effort, measure_runtime, write_runtime
+    from progip.report.runtime import write_table
+
+    effort = Effort(
+        seconds=arguments.seconds,
+        repetitions=arguments.repetitions,
+        threads=arguments.threads,
+        pin=not arguments.no_pin,
+    )
+    for method in arguments.methods:
+        overrides = [f"ood_method={method}", *arguments.overrides]
+        cfg = composed(overrides, campaign=arguments.campaign)
+        protections = [
+            build(
+                composed(
+                    [*overrides, f"protection={name}"], campaign=arguments.campaign
+                ).protection,
+                Protection,
+                "protection",
+            )
+            for name in arguments.protections
+        ]
+        for batch in arguments.batches:
+            measured = measure_runtime(cell_settings(cfg).subject, protections, batch, effort)
+            print(write_runtime(arguments.out, measured))
+    print(f"\n{write_table(arguments.out)}")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="python -m progip", description=__doc__)
@@ -127,6 +158,19 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", help="the .safetensors file to write")
     sub.add_argument("--restart", action="store_true", help="ignore an earlier checkpoint")
     sub.set_defaults(action=train)
+
+    sub = commands.add_parser("runtime", help=runtime.__doc__)
+    sub.add_argument("overrides", nargs="*", help="as for run.py: model=resnet20 dataset=cifar10")
+    sub.add_argument("--campaign", help="start from campaigns/NAME.yaml, without its sweep")
+    sub.add_argument("--methods", nargs="+", default=["odin", "mahalanobis"], metavar="METHOD")
+    sub.add_argument("--protections", nargs="+", default=["progip", "ranger"], metavar="NAME")
+    sub.add_argument("--batches", nargs="+", type=int, default=[1, 32], metavar="IMAGES")
+    sub.add_argument("--seconds", type=float, default=60, help="for each method and batch size")
+    sub.add_argument("--repetitions", type=int, default=4000, help="at most, of each protection")
+    sub.add_argument("--threads", type=int, default=1, help="of torch")
+    sub.add_argument("--no-pin", action="store_true", help="let the system move the process about")
+    sub.add_argument("--out", default="outputs/runtime", help="a folder, may be a campaign's")
+    sub.set_defaults(action=runtime)
     return top
 
 

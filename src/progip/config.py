@@ -168,19 +168,32 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 
-def composed(overrides: list[str], folder: str | Path = "conf") -> DictConfig:
+def composed(
+    overrides: list[str], folder: str | Path = "conf", campaign: str | None = None
+) -> DictConfig:
     """The configuration that run.py would see, composed from the YAML files in ``folder``.
 
+    Args:
+        campaign: the name of a file in the folder ``campaigns`` beside it, to start from; what it
+            sweeps is left out.
+
     Raises:
-        ProgipError: the folder is not there.
+        ProgipError: the folder or the campaign is not there.
     """
     path = Path(folder).resolve()
     if not (path / "config.yaml").exists():
         raise ProgipError(f"{path} holds no config.yaml; call this from the project's top folder")
     os.environ.setdefault("PROJECT_ROOT", str(path.parent))
     register()
-    with initialize_config_dir(str(path), version_base="1.3"):
-        return compose("config", overrides)
+    if campaign is None:
+        with initialize_config_dir(str(path), version_base="1.3"):
+            return compose("config", overrides)
+    campaigns = path.parent / "campaigns"
+    known = sorted(file.stem for file in campaigns.glob("*.yaml"))
+    if campaign not in known:
+        raise ProgipError(f"campaign={campaign}: no such file. {_existing(campaign, known)}")
+    with initialize_config_dir(str(campaigns), version_base="1.3"):
+        return compose(campaign, [f"hydra.searchpath=[file://{path}]", *overrides])
 
 
 def entry(main: Callable[[], Any]) -> None:

@@ -135,6 +135,11 @@ class GuardedDetector:
         alarm, stage = self.protection.judge(host, self.thresholds)
         return Answer(label, score, score > self.ood_threshold, alarm, stage)
 
+    @property
+    def checks_ranges(self) -> bool:
+        """Whether the protection watches ranges, so that layers are hooked."""
+        return self._checks is not None
+
     def attach(self) -> None:
         """Hook the range-checked layers, if any; done when the detector is made."""
         if self._checks is not None:

@@ -14,6 +14,7 @@ from progip.report.breakdown import base_section, pass_section
 from progip.report.campaign import Campaign
 from progip.report.figures import Absent, Figure, build_figures
 from progip.report.layout import Block, Section
+from progip.report.runtime import runtime_sections
 from progip.report.tables import cells_section, comparison_section, overall_section
 
 WIDTH = 110
@@ -36,7 +37,7 @@ def write_report(
     Raises ProgipError as `Campaign.load` does, and when the files cannot be written.
     """
     campaign = Campaign.load(folder, allow_mixed=allow_mixed, estimand=estimand)
-    sections = build_sections(campaign)
+    sections = build_sections(campaign) + runtime_sections(folder)
     title = f"Fault-injection campaign {Path(folder).resolve().name}"
     target = Path(out) if out is not None else Path(folder) / FOLDER
     figures = build_figures(campaign)

@@ -19,6 +19,12 @@ from progip.statistics.intervals import (
     rate_from_sums,
     weighted_rate,
 )
+from progip.statistics.ratios import (
+    Median,
+    mean_of_median_ratios,
+    median_difference,
+    median_ratio,
+)
 from progip.statistics.roc import auroc, auroc_interval, fpr_at_tpr, threshold_at_tpr
 from progip.statistics.sizing import margin_of, sample_size
 from progip.statistics.strata import Moments, StratifiedSums
@@ -26,6 +32,7 @@ from progip.statistics.strata import Moments, StratifiedSums
 __all__ = [
     "ClusteredRate",
     "Difference",
+    "Median",
     "Moments",
     "Rate",
     "StratifiedSums",
@@ -39,6 +46,9 @@ __all__ = [
     "fpr_at_tpr",
     "margin_of",
     "mcnemar_p",
+    "mean_of_median_ratios",
+    "median_difference",
+    "median_ratio",
     "proportion_interval",
     "rate",
     "rate_from_sums",

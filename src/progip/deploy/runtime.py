@@ -1,0 +1,153 @@
+"""What a protection costs where it is deployed: the guarded detector against the unguarded one."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from progip import records
+from progip.campaign import provenance
+from progip.campaign.settings import SubjectSettings
+from progip.campaign.subject import Subject, prepare
+from progip.deploy.calibration import guarded_subject
+from progip.deploy.detector import RANGE_CHECKS
+from progip.deploy.timing import Pairs, threads, timed_pairs
+from progip.errors import ProgipError
+from progip.protections.base import Protection
+from progip.protections.none import NoProtection
+
+FOLDER = "runtime"
+SCHEMA_VERSION = 1
+BASELINE = "none"
+MOST_BATCHES = 16
+RANGE_CHECK_EVERY = 5  # they cost so much that fewer pairs tell
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long and how a runtime is measured.
+
+    Attributes:
+        seconds: of pairs for one network, OOD method and batch size.
+        repetitions: at most so many pairs for each protection.
+        threads: of torch, and processors the process may use.
+        pin: whether the process stays on those processors.
+    """
+
+    seconds: float = 60.0
+    repetitions: int = 4000
+    threads: int = 1
+    pin: bool = True
+
+
+def measure_runtime(
+    settings: SubjectSettings,
+    protections: Sequence[Protection],
+    batch: int,
+    effort: Effort | None = None,
+) -> dict[str, Any]:
+    """Time every protection in pairs with the unprotected detector, one batch size.
+
+    Protections that watch ranges are timed with fused checks and with checks in every layer. The
+    unprotected detector is timed against itself, too: that ratio must be 1, and its interval shows
+    what the machine's noise leaves to see.
+
+    Args:
+        settings: ``batch_size`` there is that of calibration; ``batch`` images are timed.
+
+    Returns:
+        what `write_runtime` keeps: identity, machine, and the pairs in microseconds a call.
+
+    Raises:
+        ProgipError: an argument leaves nothing to measure, or the subject cannot be prepared.
+    """
+    effort = effort or Effort()
+    if batch < 1:
+        raise ProgipError(f"runtime: a batch of {batch} images; give at least 1")
+    with threads(effort.threads, effort.pin):
+        subject = prepare(settings)
+        layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+        nothing = NoProtection(name=BASELINE)
+        baseline = guarded_subject(subject, nothing)
+        contestants = {(BASELINE, ""): guarded_subject(subject, nothing)}
+        for protection in protections:
+            detector = guarded_subject(subject, protection)
+            if not detector.checks_ranges:
+                contestants[protection.name, ""] = detector
+                continue
+            for form in RANGE_CHECKS:
+                contestants[protection.name, form] = guarded_subject(subject, protection, form)
+        names = {" ".join(key).strip(): key for key in contestants}
+        pairs = timed_pairs(
+            baseline,
+            {name: contestants[key] for name, key in names.items()},
+            _batches(subject, batch, layout),
+            seconds=effort.seconds,
+            repetitions=effort.repetitions,
+            every={name: RANGE_CHECK_EVERY if key[1] else 1 for name, key in names.items()},
+        )
+        hardware = provenance.hardware(subject.device)
+    return {
+        "kind": "runtime",
+        "schema_version": SCHEMA_VERSION,
+        "model": settings.model.name,
+        "dataset": settings.dataset.name,
+        "ood_dataset": settings.ood_dataset.name,
+        "ood_method": settings.ood_method.name,
+        "batch": batch,
+        "device": subject.device.type,
+        "threads": effort.threads,
+        "pinned": effort.pin and hasattr(os, "sched_setaffinity"),
+        "channels_last": settings.channels_last,
+        "weights_sha256": subject.identity["weights_sha256"],
+        "hardware": hardware,
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "variants": [
+            {"protection": names[name][0], "range_checks": names[name][1], **_microseconds(found)}
+            for name, found in pairs.items()
+        ],
+    }
+
+
+def write_runtime(folder: str | Path, measured: dict[str, Any]) -> Path:
+    """Keep a measurement in FOLDER/runtime, in place of an earlier one of the same things.
+
+    Raises:
+        ProgipError: the folder cannot be written.
+    """
+    keys = ("model", "dataset", "ood_dataset", "ood_method")
+    name = "-".join([*(measured[key] for key in keys), f"batch{measured['batch']}"])
+    path = Path(folder) / FOLDER / f"{name}-{measured['device']}.json"
+    draft = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(measured) + "\n", encoding="utf-8")
+        os.replace(draft, path)
+    except OSError as error:
+        raise ProgipError(f"cannot write {path} ({error.strerror}); give another folder") from error
+    return path
+
+
+def _batches(subject: Subject, size: int, memory_format: torch.memory_format) -> list[Tensor]:
+    """Batches of evaluation images, ID and OOD in turns, in the memory format of the network."""
+    parts = []
+    for number in range(MOST_BATCHES):
+        images = subject.images[records.POPULATIONS[number % 2]]
+        rows = torch.arange(number // 2 * size, (number // 2 + 1) * size) % len(images)
+        chosen = images[rows.to(images.device)]
+        parts.append(chosen.contiguous(memory_format=memory_format))
+    return parts
+
+
+def _microseconds(pairs: Pairs) -> dict[str, list[list[float]]]:
+    return {
+        clock: [[round(1e6 * seconds, 1) for seconds in pair] for pair in getattr(pairs, clock)]
+        for clock in ("wall", "processor")
+    }
