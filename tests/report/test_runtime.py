@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from campaign_factory import Write, runs
 
 from progip.errors import ProgipError
-from progip.report import published
+from progip.report import published, write_report
 from progip.report.runtime import runtime_sections, write_table
 
 
@@ -47,16 +48,19 @@ def test_the_table_holds_the_medians_and_the_publication(tmp_path: Path) -> None
     block = section.blocks[0]
     assert block.title == "1 image a call, Abacus (4 cores), 1 thread, torch 9"
     assert block.headers == [
-        "", "unprotected again", "progip", "ranger, fused", "ranger, per_layer",
-        "progip, publ.", "ranger, publ.",
+        "", "unprotected again", "progip", "ranger, fused", "ranger, per layer",
     ]  # fmt: skip
-    assert block.rows[0][0] == "densenet_bc_100_12, odin: 2 ms"
-    assert block.rows[1][1:] == ["100.00", "100.40", "125.00", "275.00", "100.74", "264.79"]
-    assert block.rows[2][2] == "100.40–100.40"
-    assert block.rows[3][1:5] == ["100.00", "100.25", "120.00", "250.00"]
-    assert block.rows[5][2] == "8 / 5"  # of the median call, 2 ms: .4 % and .25 %
-    assert block.rows[6][1:5] == ["21"] * 4
-    assert block.rows[8][5:] == ["–", "–"]  # the publication does not have this network
+    lines = [row[0] for row in block.rows]
+    assert lines[:2] == ["densenet_bc_100_12, odin: 2 ms", "· wall, %"]
+    assert lines[len(lines) // 2] == "mine, mahalanobis: 2 ms"
+    first = dict(zip(lines[: len(lines) // 2], (row[1:] for row in block.rows), strict=False))
+    assert first["· wall, %"] == ["100.00", "100.40", "125.00", "275.00"]
+    assert block.rows[2][1:3] == ["100.00–100.00", "100.40–100.40"]
+    assert first["· processor, %"] == ["100.00", "100.25", "120.00", "250.00"]
+    assert first["· published, %"] == ["–", "100.74", "264.79", "264.79"]
+    assert first["· extra µs, wall / processor"][1] == "8 / 5"  # .4 and .25 % of 2 ms
+    assert first["· pairs"] == ["21"] * 4
+    assert block.rows[-3][1:] == ["–"] * 4  # the publication does not have this network
     again, progip, fused, per_layer = block.notes
     assert "100.00 [100.00, 100.00] % wall" in again
     assert "Published" not in again
@@ -91,8 +95,19 @@ def test_published_means_are_those_of_its_rows() -> None:
 def test_written_beside_the_numbers(tmp_path: Path) -> None:
     measurement(tmp_path, "mine", "odin", 1.004)
     assert "100.40" in write_table(tmp_path)
-    assert "| progip" in (tmp_path / "runtime" / "runtime.md").read_text()
+    assert "progip |" in (tmp_path / "runtime" / "runtime.md").read_text()
     assert "wall_ratio_low" in (tmp_path / "runtime" / "runtime.csv").read_text()
+
+
+def test_a_campaign_folder_that_holds_measurements(campaign: Path, write_cell: Write) -> None:
+    write_cell(runs(detection="x."))
+    assert "Runtime" not in write_report(campaign)
+    measurement(campaign, "mine", "odin", 1.004)
+    text = write_report(campaign)
+    assert "· published, %" in text
+    assert max(map(len, text.splitlines()[:-2])) <= 120
+    assert "100.40" in (campaign / "report" / "report.md").read_text()
+    assert (campaign / "report" / "runtime.csv").exists()
 
 
 def test_without_measurements(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ READING = [
     "the process in that call, which a busy machine disturbs less. extra: the median difference in "
     "microseconds a call, wall and processor time. unprotected again: the same detector against "
     "itself; its distance from 100 is what noise does here.",
-    "per_layer: a hook in every activation compares and waits, as the publication describes its "
+    "per layer: a hook in every activation compares and waits, as the publication describes its "
     "Ranger; fused: extremes stay on the device and are compared once, at the end. Both raise the "
     "same alarms.",
 ]
@@ -111,31 +112,19 @@ def _block(measured: list[dict[str, Any]], group: pd.DataFrame) -> Block:
     """One device, number of threads and batch size: variants as columns."""
     first = measured[0]
     variants = _variants(measured)
-    shown = [name for name in dict.fromkeys(name for name, _ in variants) if name != BASELINE]
-    publ = [name for name in shown if name in published.RUNTIME_MEAN]
-    headers = ["", *map(_label, variants), *(f"{name}, publ." for name in publ)]
     rows = []
-    for key, part in group.groupby(list(DETECTOR), sort=False):
+    for (model, _, method), part in group.groupby(list(DETECTOR), sort=False):
         by_variant = {(r["protection"], r["range_checks"]): r for _, r in part.iterrows()}
         columns = [by_variant.get(variant) for variant in variants]
-        known = published.runtime(str(key[0]), str(key[2]))
-        aside = [f"{100 * known[n]:.2f}" if n in known else "–" for n in publ]
         milliseconds = part["wall_unprotected_us"].iloc[0] / 1000
-        rows.append([f"{key[0]}, {key[2]}: {milliseconds:.3g} ms", *[""] * (len(headers) - 1)])
-        rows += [
-            ["· wall, %", *(_ratio(c, "wall_ratio") for c in columns), *aside],
-            ["· 95 % interval", *(_span(c, "wall_ratio") for c in columns), *_empty(publ)],
-            ["· processor, %", *(_ratio(c, "processor_ratio") for c in columns), *_empty(publ)],
-            ["· 95 % interval", *(_span(c, "processor_ratio") for c in columns), *_empty(publ)],
-            ["· extra, µs (wall / processor)", *(_extra(c) for c in columns), *_empty(publ)],
-            ["· pairs", *(f"{c['pairs']:,}" if c is not None else "–" for c in columns),
-             *_empty(publ)],
-        ]  # fmt: skip
+        rows.append([f"{model}, {method}: {milliseconds:.3g} ms", *[""] * len(variants)])
+        for label, write in LINES:
+            rows.append([label, *("–" if c is None else write(c) for c in columns)])
     notes = []
     for variant in variants:
         notes += _mean_sentence(measured, variant)
     title = f"{first['batch']} image{'s' * (first['batch'] > 1)} a call, {_machine(first)}"
-    return Block(title, headers, rows, notes)
+    return Block(title, ["", *map(_label, variants)], rows, notes)
 
 
 def _mean_sentence(measured: list[dict[str, Any]], variant: tuple[str, str]) -> list[str]:
@@ -170,7 +159,13 @@ def _key(variant: dict[str, Any]) -> tuple[str, str]:
 
 def _label(variant: tuple[str, str]) -> str:
     name, form = variant
-    return "unprotected again" if name == BASELINE else f"{name}, {form}" if form else name
+    return (
+        "unprotected again"
+        if name == BASELINE
+        else f"{name}, {form.replace('_', ' ')}"
+        if form
+        else name
+    )
 
 
 def _machine(measured: dict[str, Any]) -> str:
@@ -185,19 +180,24 @@ def _percent(found: Median) -> str:
     return f"{100 * found.estimate:.2f} [{100 * found.low:.2f}, {100 * found.high:.2f}]"
 
 
-def _ratio(row: pd.Series | None, name: str) -> str:
-    return "–" if row is None else f"{100 * row[name]:.2f}"
+def _ratio(row: pd.Series, name: str) -> str:
+    return "–" if math.isnan(row[name]) else f"{100 * row[name]:.2f}"
 
 
-def _span(row: pd.Series | None, name: str) -> str:
-    return "–" if row is None else f"{100 * row[f'{name}_low']:.2f}–{100 * row[f'{name}_high']:.2f}"
+def _span(row: pd.Series, name: str) -> str:
+    return f"{100 * row[f'{name}_low']:.2f}–{100 * row[f'{name}_high']:.2f}"
 
 
-def _extra(row: pd.Series | None) -> str:
-    if row is None:
-        return "–"
-    return f"{row['wall_extra_us']:,.0f} / {row['processor_extra_us']:,.0f}"
-
-
-def _empty(columns: list[str]) -> list[str]:
-    return [""] * len(columns)
+#: what stands below a network and method, for each variant
+LINES: tuple[tuple[str, Callable[[pd.Series], str]], ...] = (
+    ("· wall, %", lambda row: _ratio(row, "wall_ratio")),
+    ("· 95 % interval", lambda row: _span(row, "wall_ratio")),
+    ("· processor, %", lambda row: _ratio(row, "processor_ratio")),
+    ("· 95 % interval", lambda row: _span(row, "processor_ratio")),
+    ("· published, %", lambda row: _ratio(row, "published_ratio")),
+    (
+        "· extra µs, wall / processor",
+        lambda row: f"{row['wall_extra_us']:,.0f} / {row['processor_extra_us']:,.0f}",
+    ),
+    ("· pairs", lambda row: f"{row['pairs']:,}"),
+)
