@@ -57,14 +57,22 @@ def test_detectors_are_plain_classes(network: nn.Module, images: torch.Tensor) -
     assert names["found"].score.dtype == torch.float64  # type: ignore[attr-defined]
 
 
-def test_a_guarded_detector_in_five_lines(network: nn.Module, images: torch.Tensor) -> None:
-    source, of_campaign = blocks("docs/deploying.md", "python")
+def test_a_guarded_detector_in_five_lines(
+    network: nn.Module, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, keeping, of_campaign = blocks("docs/deploying.md", "python")
     batches = [(images, torch.arange(40) % 4)]
     names = {"network": network, "images": images, "batches": batches}
     names |= {"held_out": images[:20], "outliers": 2 * images[20:]}
     exec(source, names)
     assert names["answer"].alarm.shape == (40,)  # type: ignore[attr-defined]
     assert not names["answer"].alarm[:20].any()  # type: ignore[attr-defined]
+    with monkeypatch.context() as elsewhere:
+        elsewhere.chdir(tmp_path)
+        exec(keeping, names)
+    again = names["detector"](images)  # type: ignore[operator]
+    assert again.alarm.tolist() == names["answer"].alarm.tolist()  # type: ignore[attr-defined]
+    monkeypatch.chdir(ROOT)
     exec(of_campaign, names)
     assert names["detector"].protection.score_side == "both"  # type: ignore[attr-defined]
 

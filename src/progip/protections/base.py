@@ -115,7 +115,7 @@ def first_alarm(checks: list[tuple[str, np.ndarray]]) -> Judgement:
         alarm = alarm | raised
     stage = np.empty(len(alarm), dtype=object)
     stage.fill("")
-    if alarm.any():
+    if np.count_nonzero(alarm):
         for name, raised in reversed(checks):  # the first check writes last
             stage[raised] = name
     return Judgement(alarm, stage)

@@ -1,0 +1,105 @@
+"""A guarded detector as one file: what was learnt and calibrated, without the network's weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from progip.campaign.settings import identity
+from progip.deploy.detector import GuardedDetector
+from progip.engine.ranges import RangeTable
+from progip.errors import ProgipError
+from progip.models.loading import weights_fingerprint
+from progip.ood_methods.base import OODMethod
+from progip.protections.base import Protection
+
+KEY = "guarded_detector"
+SCHEMA_VERSION = 1
+
+
+def save_detector(detector: GuardedDetector, path: str | Path) -> None:
+    """Write thresholds, ranges and what the OOD method learnt to a .safetensors file.
+
+    Raises:
+        ProgipError: the file cannot be written.
+    """
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        **_belongs_to(detector.network, detector.method, detector.protection),
+        "thresholds": detector.thresholds,
+        "ood_threshold": detector.ood_threshold,
+        "ranges": detector.ranges.to_json(),
+    }
+    state = {name: tensor.contiguous().cpu() for name, tensor in detector.method.state().items()}
+    try:
+        save_file(state, path, {KEY: json.dumps(content)})
+    except (OSError, SafetensorError) as error:
+        raise ProgipError(f"cannot write {path} ({error})") from error
+
+
+def load_detector(
+    path: str | Path,
+    network: nn.Module,
+    method: OODMethod,
+    protection: Protection,
+    range_checks: str = "fused",
+) -> GuardedDetector:
+    """The detector of a file that ``save_detector`` wrote, around the same network.
+
+    Args:
+        network: with the weights it was calibrated with, in evaluation mode, parameters frozen.
+        method, protection: with the options it was calibrated with; the method is fitted here.
+        range_checks: see ``GuardedDetector``.
+
+    Raises:
+        ProgipError: the file is not one, or the weights or an option are others than those it was
+            calibrated with.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = json.loads((file.metadata() or {})[KEY])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise ProgipError(f"{path} holds no guarded detector ({error})") from error
+    if content["schema_version"] != SCHEMA_VERSION:
+        raise ProgipError(
+            f"{path} has schema version {content['schema_version']}, this program reads "
+            f"{SCHEMA_VERSION}; calibrate again"
+        )
+    for part, mine in _belongs_to(network, method, protection).items():
+        if content[part] != mine:
+            raise ProgipError(
+                f"{path} was calibrated with {part} {_short(content[part], mine)}; give the same, "
+                "or calibrate again"
+            )
+    method.load_state(state)
+    return GuardedDetector(
+        network,
+        method,
+        protection,
+        thresholds=content["thresholds"],
+        ood_threshold=content["ood_threshold"],
+        ranges=RangeTable.from_json(content["ranges"]),
+        range_checks=range_checks,
+    )
+
+
+def _belongs_to(network: nn.Module, method: OODMethod, protection: Protection) -> dict[str, Any]:
+    """What must be the same when the file is loaded, as JSON gives it back."""
+    content = {
+        "weights": weights_fingerprint(network),
+        "ood_method": {"class": type(method).__name__, **identity(method)},
+        "protection": {"class": type(protection).__name__, **identity(protection)},
+    }
+    return dict(json.loads(json.dumps(content)))
+
+
+def _short(theirs: Any, mine: Any) -> str:
+    """What differs: theirs, not mine."""
+    if not isinstance(theirs, dict):
+        return f"{theirs[:12]}, not {mine[:12]}"
+    different = [key for key in theirs if theirs[key] != mine.get(key)]
+    return ", ".join(f"{key}={theirs[key]!r}, not {mine.get(key)!r}" for key in different)
