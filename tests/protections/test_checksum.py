@@ -97,7 +97,8 @@ def test_a_convolution_is_checked_group_by_group_at_every_pixel() -> None:
     found = Checksum(layer).deviation(x, y)
     assert found.shape == (2, 2, 5, 5)
     assert (found > 0.5).nonzero().tolist() == [[0, 1, 2, 3]]
-    assert Checksum(layer, per_pixel=False).deviation(x, y).shape == (2, 2, 1)
+    summed = Checksum(layer, per_pixel=False).deviation(x, y)
+    torch.testing.assert_close(summed, torch.tensor([[1.0], [0.0]]).double(), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("weights", "seen"), [("ones", False), ("index", True)])

@@ -31,7 +31,7 @@ def gradient(**options: Any) -> Correcting:
     return GradientStatistics(name="g", **options)
 
 
-ALWAYS = {"trigger": "always", "checksum": "off", "activation_check": "off"}
+ALWAYS = {"trigger": "always", "checksum": "none", "activation_check": "none"}
 PROTECTIONS = {
     "clip": RangeRestriction(name="r"),
     "zero": RangeRestriction(name="r", action="zero"),
@@ -40,8 +40,9 @@ PROTECTIONS = {
     "always": gradient(**ALWAYS),
     "sigma": gradient(threshold="sigma_k", granularity="channel", locate="first_of_run"),
     "alpha": gradient(threshold="alpha", granularity="layer", locate="iterative"),
-    "sum": gradient(checksum="sum", checksum_weights="index", activation_check="literal"),
-    "activation": gradient(checksum="off"),
+    "pixel": gradient(checksum="pixel", activation_check="literal", margin=0.0),
+    "index": gradient(checksum_weights="index"),
+    "activation": gradient(checksum="none"),
 }
 every = pytest.mark.parametrize("protection", PROTECTIONS.values(), ids=PROTECTIONS.keys())
 
@@ -84,7 +85,9 @@ def test_the_copy_shares_weights_and_names_and_leaves_the_network_alone(
         protected_evidence(network)
 
 
-@pytest.mark.parametrize("key", ["clip", "zero", "default", "sigma", "alpha", "sum", "activation"])
+@pytest.mark.parametrize(
+    "key", ["clip", "zero", "default", "sigma", "alpha", "pixel", "index", "activation"]
+)
 def test_fitted_images_pass_untouched(key: str, images: Tensor) -> None:
     network = tiny_network()
     copy = protected(PROTECTIONS[key], network, images)
@@ -95,7 +98,7 @@ def test_fitted_images_pass_untouched(key: str, images: Tensor) -> None:
     assert not evidence["zeroed"].any()
 
 
-@pytest.mark.parametrize("key", ["clip", "zero", "default", "always", "sum"])
+@pytest.mark.parametrize("key", ["clip", "zero", "default", "always", "pixel", "index"])
 @pytest.mark.parametrize("value", [1e9, float("inf"), float("nan")])
 def test_a_large_error_is_found_and_mended(key: str, value: float, images: Tensor) -> None:
     network = tiny_network()
@@ -221,7 +224,7 @@ def test_works_on_torchvision(arch: str) -> None:
         {"trigger": "sometimes"}, {"threshold": "mean"}, {"granularity": "pixel"},
         {"locate": "last"}, {"checksum": "row"}, {"checksum_weights": "twos"},
         {"activation_check": "mod"}, {"margin": -1.0}, {"k": 0.0}, {"alpha": 1.0}, {"rounds": 0},
-        {"checksum_margin": -0.1}, {"checksum": "off", "activation_check": "off"},
+        {"checksum_margin": -0.1}, {"checksum": "none", "activation_check": "none"},
     ],
 )  # fmt: skip
 def test_wrong_options(options: dict[str, Any]) -> None:
@@ -241,4 +244,4 @@ def test_what_cannot_be_fitted_or_protected_is_refused(images: Tensor) -> None:
     with pytest.raises(ProgipError, match="another network"):
         gradient().protect(Other(), state)
     with pytest.raises(ProgipError, match="other options"):
-        gradient(checksum="off").protect(network, state)
+        gradient(checksum="none").protect(network, state)

@@ -68,11 +68,12 @@ class GradientStatistics(Correcting):
         granularity: what shares one threshold: every ``neuron``, a ``channel``, the ``layer``.
         locate: ``all_flagged``, ``first_of_run`` or ``iterative`` (see ``suppressed``).
         rounds: of ``iterative``.
-        checksum: detector on MAC outputs, compared at every ``pixel``, in ``sum``, or ``off``.
+        checksum: detector on MAC outputs: one ``sum`` an image (the source), at every ``pixel``, or
+            ``none``.
         checksum_weights: ``ones`` or ``index`` (see ``Checksum``).
         checksum_margin: its threshold is (1 + margin) times the largest clean deviation.
         activation_check: detector on activations: ``exact``, y equals the activation of its input
-            computed again; ``literal``, y mod x = 0 of the source, for ReLU only; ``off``.
+            computed again; ``literal``, y mod x = 0 of the source, for ReLU only; ``none``.
 
     NaN and infinity are certain errors: they are zeroed in every row.
 
@@ -82,13 +83,13 @@ class GradientStatistics(Correcting):
 
     trigger: str = "detected"
     threshold: str = "max_clean"
-    margin: float = 0.0
+    margin: float = 0.5
     k: float = 6.0
     alpha: float = 1e-6
     granularity: str = "neuron"
     locate: str = "all_flagged"
     rounds: int = 3
-    checksum: str = "pixel"
+    checksum: str = "sum"
     checksum_weights: str = "ones"
     checksum_margin: float = 1.0
     activation_check: str = "exact"
@@ -112,7 +113,7 @@ class GradientStatistics(Correcting):
                 raise ProgipError(
                     f"protection '{self.name}': {key} must be {wanted}, not {getattr(self, key)}"
                 )
-        if self.trigger == "detected" and self.checksum == self.activation_check == "off":
+        if self.trigger == "detected" and self.checksum == self.activation_check == "none":
             raise ProgipError(
                 f"protection '{self.name}': trigger=detected needs a detector; switch on checksum "
                 "or activation_check, or take trigger=always"
@@ -198,6 +199,8 @@ class GradientStatistics(Correcting):
             return self._mended(output, limits[call], layer, rows, record)
 
         hook_calls(result, {layer for layer, _ in (*layers, *checks)}, after, start)
+        with torch.no_grad():  # encodes what is encoded at the first call
+            result(state["example"].to(device).repeat(2, 1, 1, 1))
         return result
 
     def _layers(self, network: nn.Module, example: Tensor) -> list[Layer]:
@@ -210,7 +213,7 @@ class GradientStatistics(Correcting):
         return layers
 
     def _checks(self, network: nn.Module, layers: list[Layer]) -> dict[Call, Checksum]:
-        if self.checksum == "off":
+        if self.checksum == "none":
             return {}
         modules = dict(network.named_modules())
         macs = dict.fromkeys(mac for layer in layers for mac in layer.macs)
@@ -221,21 +224,22 @@ class GradientStatistics(Correcting):
 
     def _limits(
         self, network: nn.Module, state: State, device: torch.device
-    ) -> dict[Call, tuple[Tensor, Tensor]]:
-        """By layer output: centre and half-width of what g may be, float32."""
-        found = {}
+    ) -> dict[Call, tuple[Tensor | None, Tensor]]:
+        """By layer output: centre (None is 0) and half-width of what g may be, float32."""
+        found: dict[Call, tuple[Tensor | None, Tensor]] = {}
         for call, count in by_call(state, "count", network, self.name).items():
             n = int(count)
             mean, squares, largest = (
                 state[key_of(call, quantity)] for quantity in ("mean", "squares", "largest")
             )
             if self.threshold == "max_clean":
-                centre, half = torch.zeros_like(mean), (1 + self.margin) * largest
+                centre, half = None, (1 + self.margin) * largest
             else:
                 t = self.k if self.threshold == "sigma_k" else student_quantile(self.alpha, n)
-                centre, half = mean, t * (squares / (n - 1)).sqrt() * math.sqrt(1 + 1 / n)
+                centre = mean.float().to(device)
+                half = t * (squares / (n - 1)).sqrt() * math.sqrt(1 + 1 / n)
             half = half + SLACK * largest.max()
-            found[call] = (centre.float().to(device), half.float().to(device))
+            found[call] = (centre, half.float().to(device))
         return found
 
     def _activation_fired(
@@ -254,7 +258,7 @@ class GradientStatistics(Correcting):
     def _mended(
         self,
         output: Tensor,
-        limits: tuple[Tensor, Tensor],
+        limits: tuple[Tensor | None, Tensor],
         layer: Layer,
         rows: list[Tensor],
         record: Record,
@@ -267,7 +271,7 @@ class GradientStatistics(Correcting):
             gate = triggered.to(y.dtype).view(-1, *[1] * (y.dim() - 1))
         anomalous = _anomalous(*limits, gate)
         wrong = suppressed(finite.detach(), anomalous, layer.axis, self.locate, self.rounds)
-        mended = torch.where(wrong, 0.0, finite)
+        mended = finite.masked_fill_(wrong, 0.0)
         record.corrected(layer.output, mended.detach() != y.detach())
         return mended.reshape(output.shape)
 
@@ -282,13 +286,20 @@ def _exceeds(deviation: Tensor, limit: float) -> Tensor:
     return ~(deviation.flatten(1).amax(1) <= limit)
 
 
-def _anomalous(centre: Tensor, half: Tensor, gate: Tensor | None) -> Callable[[Tensor], Tensor]:
-    """Which differences (n, ...) are anomalous, none in rows whose gate (n, 1, ...) is 0."""
+def _anomalous(
+    centre: Tensor | None, half: Tensor, gate: Tensor | None
+) -> Callable[[Tensor], Tensor]:
+    """Which differences (n, ...) are anomalous, none in rows whose gate (n, 1, ...) is 0.
+
+    Overwrites them: fresh memory costs more than the arithmetic.
+    """
 
     def anomalous(differences: Tensor) -> Tensor:
-        apart = (differences - centre).abs()
+        if centre is not None:
+            differences = differences.sub_(centre)
+        differences = differences.abs_()
         if gate is not None:
-            apart = apart * gate  # an infinite one becomes NaN, which is above nothing
-        return apart > half
+            differences = differences.mul_(gate)  # an infinite one becomes NaN: above nothing
+        return differences > half
 
     return anomalous

@@ -13,7 +13,7 @@ def circular_differences(y: Tensor, axis: int) -> Tensor:
 
     The source's kernel [-1, 1, 0] with circular padding, slid as deep-learning libraries do.
     """
-    return y - torch.roll(y, 1, axis)
+    return torch.roll(y, 1, axis).neg_().add_(y)  # one fresh tensor instead of two
 
 
 def first_of_run(flagged: Tensor, axis: int) -> Tensor:
@@ -28,7 +28,7 @@ def suppressed(
 
     Args:
         y: finite.
-        anomalous: which differences are.
+        anomalous: which differences are; may overwrite them.
         locate: ``all_flagged``, every neuron with an anomalous difference; ``first_of_run``, the
             first of each run of such neurons, since an error at i makes g[i] and g[i + 1]
             anomalous; ``iterative``, first_of_run again on what zeroing leaves.
