@@ -83,7 +83,7 @@ class GradientStatistics(Correcting):
 
     trigger: str = "detected"
     threshold: str = "max_clean"
-    margin: float = 0.5
+    margin: float = 0.1
     k: float = 6.0
     alpha: float = 1e-6
     granularity: str = "neuron"
