@@ -9,7 +9,9 @@ from progip.errors import ProgipError
 from progip.report import write_report
 
 SEEN = {"none": ".....", "progip": "xxxx.", "ranger": "xx.x."}
-CSVS = ("base_metrics", "cells", "comparisons", "overall", "per_pass")
+CSVS = ("base_metrics", "cells", "comparisons", "methods", "overall", "per_pass", "provenance")
+PAGES = ("report.html", "report.md", "report.tex")
+CSVS += ("published", "summary")
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def test_the_report_as_text(full: Path) -> None:
     *lines, where, files, _ = text.splitlines()
     assert max(map(len, lines)) <= 120
     assert where == f"Written to {full / 'report'}:"
-    assert set(files.split(", ")) == {"report.md", *(f"{name}.csv" for name in CSVS)}
+    assert set(files.split(", ")) == {*PAGES, *(f"{name}.csv" for name in CSVS)}
     assert "36 of 36 cells finished, 3,600 of 3,600 runs done." in text
     assert line_of(text, "All failures left").split()[3:] == [
         *("60", "12", "24"),
@@ -67,11 +69,13 @@ def test_files(full: Path) -> None:
     write_report(full)
     drawn = ("passes", "vulnerability", "bits", "precision")  # the others need clean evidence
     assert {path.name for path in (full / "report").iterdir()} == {
-        "report.md",
+        *PAGES,
         *(f"{name}.csv" for name in CSVS),
         *(f"{name}.{kind}" for name in drawn for kind in ("svg", "pdf", "png", "csv")),
     }
-    overall = pd.read_csv(full / "report" / "overall.csv").set_index("protection")
+    overall = pd.read_csv(full / "report" / "overall.csv")
+    assert list(overall["source"]) == 3 * ["campaign"] + 3 * ["published"]
+    overall = overall[overall["source"] == "campaign"].set_index("protection")
     assert overall.loc["progip", "overall_accuracy"] == 0.8
     assert overall.loc["progip", "overall_accuracy_n"] == 60
     assert "done_w" not in overall
@@ -116,7 +120,7 @@ def test_unfinished_and_missing_cells_are_shown(campaign: Path, write_cell: Writ
     assert backward[0].split()[:4] == ["backward", "none", "3", "0"]
     assert backward[1].split()[:2] == ["progip", "missing"]
     second = block[block.index("second_forward") :].splitlines()[1]
-    assert second.split()[:4] == ["progip*", "–", "–", "/"]
+    assert second.split()[:4] == ["progip*", "–", "–", "–"]
 
 
 def test_broken_shard_is_a_warning(full: Path) -> None:
@@ -134,7 +138,8 @@ def test_settings_stand_apart(campaign: Path, write_cell: Write) -> None:
     write_cell(runs(detection=".", harmless=".."), fault_model="stuck_at")
     text = write_report(campaign)
     assert "digits against digits_unseen, faults single_bit_flip" in text
-    after = text[text.index("digits against digits_unseen, faults stuck_at") :]
+    after = text[text.index("Overall results") :]
+    after = after[after.index("digits against digits_unseen, faults stuck_at") :]
     assert line_of(after, "All failures left").split()[3:] == ["1"]  # nothing published of it
     assert "No two protections watched the same faults." in text
 

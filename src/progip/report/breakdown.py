@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from progip.report import formats, layout, published
+from progip.report.beside import AGREEMENT_READING, agreement
 from progip.report.campaign import DETECTOR, SETTING, Campaign, by_group
 from progip.report.estimates import (
     ALL,
@@ -15,7 +16,8 @@ from progip.report.estimates import (
     summarise,
     with_unprotected,
 )
-from progip.report.layout import Block, Section
+from progip.report.layout import Block, Note, Section, Value
+from progip.report.tables import rows_query
 from progip.statistics import auroc_interval, rate
 
 #: metric: (column header, events, denominator, where the publication has it)
@@ -63,7 +65,10 @@ def base_metrics(base: pd.DataFrame) -> pd.DataFrame:
             out |= {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_n": n}
         known = published.base_metrics(row["model"], row["dataset"], row["ood_method"])
         for name in published.BaseMetrics._fields:
-            out[f"published_{name}"] = getattr(known, name) if known else math.nan
+            value = getattr(known, name) if known else math.nan
+            out[f"published_{name}"] = value
+            ours = [float(str(out[f"{name}{end}"])) for end in ("_low", "_high")]
+            out[f"agreement_{name}"] = agreement(ours[0], ours[1], value, value)
         rows.append(out)
     return pd.DataFrame(rows)
 
@@ -76,23 +81,30 @@ def base_section(campaign: Campaign) -> Section:
     for (model, dataset, ood), group in by_group(data, ["model", "dataset", "ood_dataset"]):
         rows = []
         for _, row in group.iterrows():
-            rows.append([row["ood_method"], *(formats.percent(row[m]) for m in METRICS)])
+            rows.append([row["ood_method"], *(_percent(row, metric) for metric in METRICS)])
             rows.append(["· 95 % interval", *(_limits(row, metric) for metric in METRICS)])
             rows.append(["· n", *(_images(row, metric) for metric in METRICS)])
             if not math.isnan(row["published_auroc"]):
-                values = (row.get(f"published_{metric}", math.nan) for metric in METRICS)
-                rows.append(["· published", *(formats.percent(value) for value in values)])
+                rows.append(["· published", *(_percent(row, f"published_{m}") for m in METRICS)])
+                rows.append(["· ours", *(_agreement(row, metric) for metric in METRICS)])
         blocks.append(Block(f"{model}, {dataset} against {ood}", headers, rows))
-    notes = [
+    notes: list[Note] = [
         "In %; n in images (ID + OOD for AUROC). ID is the positive class. The threshold is the "
         "calibrated one that the campaign used; FPR at 95 % TPR takes its own from the evaluation "
         "images. Intervals: AUROC Newcombe (2006) with the variance of Hanley and McNeil; the "
         "others Wilson."
     ]
     if data["published_auroc"].notna().any():
+        notes.append(AGREEMENT_READING)
         notes.append(f"{published.LABEL}: {published.CITATION}; without n or interval there.")
     blocks.append(Block("", notes=notes))
-    return Section("base_metrics", "Base metrics without faults", blocks, data)
+    return Section(
+        "base_metrics",
+        "Base metrics without faults",
+        blocks,
+        data,
+        "breakdown.base_section(campaign).data",
+    )
 
 
 def pass_section(campaign: Campaign) -> Section:
@@ -113,7 +125,14 @@ def pass_section(campaign: Campaign) -> Section:
         for key, group in by_group(every, scope)
     ]
     blocks.append(Block("", notes=READING))
-    return Section("per_pass", "Results per pass", blocks, data)
+    return Section(
+        "per_pass",
+        "Results per pass",
+        blocks,
+        data,
+        "breakdown.pass_section(campaign).data",
+        rows_query([*SETTING, "ood_method", "fault_pass", "protection"]),
+    )
 
 
 def _pass_block(key: tuple[str, ...], group: pd.DataFrame, every: pd.DataFrame) -> Block:
@@ -162,15 +181,31 @@ def _pass_cells(row: pd.Series) -> list[str]:
 def _left(row: pd.Series, kind: str) -> str:
     left = layout.amount(row, f"{kind}_left")
     before = layout.amount(row, f"{kind}_failures")
-    return left if row["protection"] == UNPROTECTED else f"{left} / {before}"
+    if row["protection"] == UNPROTECTED or not isinstance(left, Value):
+        return left
+    return Value(f"{left} / {before}", row.name, *left.columns, f"{kind}_failures")
+
+
+def _percent(row: pd.Series, name: str) -> str:
+    value = row.get(name, math.nan)
+    return formats.ABSENT if math.isnan(value) else Value(formats.percent(value), row.name, name)
+
+
+def _agreement(row: pd.Series, metric: str) -> str:
+    text = row.get(f"agreement_{metric}", formats.ABSENT)
+    return text if text == formats.ABSENT else Value(text, row.name, f"agreement_{metric}")
 
 
 def _limits(row: pd.Series, metric: str) -> str:
-    if math.isnan(row[f"{metric}_low"]):
+    ends = f"{metric}_low", f"{metric}_high"
+    if math.isnan(row[ends[0]]):
         return formats.ABSENT
-    return formats.span(row[f"{metric}_low"], row[f"{metric}_high"])
+    return Value(formats.span(*(row[end] for end in ends)), row.name, *ends)
 
 
 def _images(row: pd.Series, metric: str) -> str:
     own = formats.count(row[f"{metric}_n"])
-    return f"{own} + {formats.count(row['auroc_m'])}" if metric == "auroc" else own
+    if metric == "auroc":
+        both = f"{own} + {formats.count(row['auroc_m'])}"
+        return Value(both, row.name, "auroc_n", "auroc_m")
+    return own if own == formats.ABSENT else Value(own, row.name, f"{metric}_n")

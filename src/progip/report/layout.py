@@ -1,12 +1,29 @@
 """Pieces that every table of the report is made of, and how one estimate becomes text."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from progip.report import formats
 from progip.report.estimates import OF_PROTECTION, UNPROTECTED
+
+
+class Value(str):
+    """A printed number that knows where it stands: row and columns of its section's data."""
+
+    row: int
+    columns: tuple[str, ...]
+
+    def __new__(cls, text: str, row: object, *columns: str) -> "Value":
+        value = super().__new__(cls, text)
+        value.row, value.columns = int(str(row)), columns
+        return value
+
+
+#: a paragraph: text, or its pieces where some are Values
+Note = str | tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -16,17 +33,34 @@ class Block:
     title: str
     headers: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: Sequence[Note] = ()
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report: printed blocks, and the numbers behind them for NAME.csv."""
+    """A part of the report: printed blocks, and the numbers behind them for NAME.csv.
+
+    source: the Python expression that gives `data`, of a `campaign` and of `tables` or the like.
+    query: Python over the raw rows of the campaign in `folder` that ends with `counts`, the printed
+    counts, where the section prints any.
+    """
 
     name: str
     title: str
     blocks: list[Block]
     data: pd.DataFrame
+    source: str = ""
+    query: str = ""
+
+
+def pieces(note: Note) -> tuple[str, ...]:
+    """The pieces of a paragraph."""
+    return (note,) if isinstance(note, str) else note
+
+
+def plain(note: Note) -> str:
+    """A paragraph as text."""
+    return "".join(pieces(note))
 
 
 def setting_title(setting: tuple[str, ...]) -> str:
@@ -37,14 +71,16 @@ def setting_title(setting: tuple[str, ...]) -> str:
 
 def amount(row: pd.Series, name: str) -> str:
     """A count of a summary row; a dash when no run is done yet, for nothing was counted."""
-    return formats.ABSENT if _idle(row) and name != "done" else formats.count(row[name])
+    if _idle(row) and name != "done":
+        return formats.ABSENT
+    return _value(formats.count(row[name]), row, name)
 
 
 def share(row: pd.Series, rate: str, decimals: int = 2) -> str:
     """An estimate in per cent, N/A where it says nothing, a dash where there is no row."""
     if row["protection"] == UNPROTECTED and rate in OF_PROTECTION:
         return formats.NOT_APPLICABLE
-    return formats.percent(row[rate], decimals)
+    return _value(formats.percent(row[rate], decimals), row, rate)
 
 
 def interval(row: pd.Series, rate: str, decimals: int = 2) -> str:
@@ -53,21 +89,26 @@ def interval(row: pd.Series, rate: str, decimals: int = 2) -> str:
         return ""
     if math.isnan(row[rate]):
         return formats.ABSENT
-    return formats.span(row[f"{rate}_low"], row[f"{rate}_high"], decimals)
+    ends = f"{rate}_low", f"{rate}_high"
+    return _value(formats.span(row[ends[0]], row[ends[1]], decimals), row, *ends)
 
 
 def size(row: pd.Series, rate: str) -> str:
     """The denominator of an estimate, in rows."""
     if row["protection"] == UNPROTECTED and rate in OF_PROTECTION:
         return ""
-    return formats.ABSENT if _idle(row) else formats.count(row[f"{rate}_n"])
+    if _idle(row):
+        return formats.ABSENT
+    return _value(formats.count(row[f"{rate}_n"]), row, f"{rate}_n")
 
 
 def effective_size(row: pd.Series, rate: str) -> str:
     """The rows of an unweighted sample as precise as an estimate; as `size` where there is none."""
     text = size(row, rate)
-    value = row.get(f"{rate}_effective_n", math.nan)
-    return text if text in ("", formats.ABSENT) else formats.count(value)
+    if text in ("", formats.ABSENT):
+        return text
+    name = f"{rate}_effective_n"
+    return _value(formats.count(row.get(name, math.nan)), row, name)
 
 
 def weighted(frame: pd.DataFrame) -> bool:
@@ -78,8 +119,15 @@ def weighted(frame: pd.DataFrame) -> bool:
 def with_interval(row: pd.Series, rate: str, decimals: int = 1) -> str:
     """Estimate and interval in one cell: 98.7 (98.5–98.9)."""
     text, limits = share(row, rate, decimals), interval(row, rate, decimals)
-    return text if limits in ("", formats.ABSENT) else f"{text} ({limits})"
+    if limits in ("", formats.ABSENT):
+        return text
+    return _value(f"{text} ({limits})", row, rate, f"{rate}_low", f"{rate}_high")
+
+
+def _value(text: str, row: pd.Series, *columns: str) -> str:
+    """A number with its place; nothing is known of a dash."""
+    return text if text == formats.ABSENT else Value(text, row.name, *columns)
 
 
 def _idle(row: pd.Series) -> bool:
-    return row["done"] == 0
+    return bool(row["done"] == 0)

@@ -21,10 +21,18 @@ CITATION = (
 SETUP = "DenseNet-BC and ResNet-34, CIFAR-10 / ImageNet-resize"
 LABEL = f"published ({SETUP})"
 
+#: the setting that the published figures belong to, by the names of the config groups
+SETTING = ("cifar10", "imagenet_resize", "single_bit_flip")
 RUNS = 2_400_000
 ORIGINALLY_CORRECT = 2_004_945
 #: protection: (classification failures, ID/OOD detection failures) left undetected
 FAILURES_LEFT = {"none": (4138, 5989), "progip": (17, 111), "ranger": (12, 133)}
+
+
+#: names of CIFAR-10, whole or a sample
+CIFAR10 = ("cifar10", "cifar10_npz")
+#: names of the publication's OOD set, whole or a sample; Tiny-ImageNet resized to 32x32
+IMAGENET_RESIZE = ("imagenet_resize", "tiny_imagenet_resize", "tiny_imagenet_npz")
 
 
 class BaseMetrics(NamedTuple):
@@ -65,7 +73,7 @@ def base_metrics(model: str, dataset: str, ood_method: str) -> BaseMetrics | Non
 
     The names are those of the config groups: any `densenet_bc...` counts as DenseNet-BC.
     """
-    if dataset.lower() != "cifar10":
+    if dataset.lower() not in CIFAR10:
         return None
     return BASE_METRICS.get((_network(model), ood_method.lower()))
 

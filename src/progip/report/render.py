@@ -1,24 +1,42 @@
-"""The report as text for a terminal, as Markdown and as CSV files."""
+"""The report: for a terminal, as a page, as Markdown, as LaTeX, as figures and CSV files."""
 
-import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pandas as pd
 from tabulate import tabulate
 
 from progip.errors import ProgipError
-from progip.report import formats, layout
+from progip.report import formats
+from progip.report.beside import beside_section
 from progip.report.breakdown import base_section, pass_section
 from progip.report.campaign import Campaign
+from progip.report.csvs import replace_file, to_csv
 from progip.report.figures import Absent, Figure, build_figures
-from progip.report.layout import Block, Section
+from progip.report.latex import to_latex
+from progip.report.layout import Block, Section, plain
+from progip.report.methods import methods_section, provenance_section
+from progip.report.page import to_html
 from progip.report.runtime import runtime_sections
+from progip.report.summary import summary_section
 from progip.report.tables import cells_section, comparison_section, overall_section
 
 WIDTH = 110
 FOLDER = "report"
+PAGE = "report.html"
+#: every section of the report, in order; each is a function of the campaign
+SECTIONS: tuple[Callable[[Campaign], Section], ...] = (
+    summary_section,
+    cells_section,
+    base_section,
+    overall_section,
+    beside_section,
+    comparison_section,
+    pass_section,
+)
+LAST_SECTIONS: tuple[Callable[[Campaign], Section], ...] = (methods_section, provenance_section)
+#: what a terminal is spared; it stands in the files
+NOT_PRINTED = ("published", "methods", "provenance")
 
 
 def write_report(
@@ -30,48 +48,52 @@ def write_report(
 ) -> str:
     """Report on a campaign: returns the text to print, and writes the same as files.
 
-    folder: where the campaign was written, finished or not. out: where report.md and one CSV a
-    table go, by default `report` in that folder; older ones are replaced. CSV holds fractions of 1
+    folder: where the campaign was written, finished or not. out: where the files go, by default
+    `report` in that folder; older ones are replaced: the page (report.html), report.md, report.tex,
+    each figure as SVG, PDF and PNG, and the numbers of each table and figure as CSV, fractions of 1
     and counts, unrounded. estimand: the population to speak of, as in `Campaign.load`.
 
     Raises ProgipError as `Campaign.load` does, and when the files cannot be written.
     """
     campaign = Campaign.load(folder, allow_mixed=allow_mixed, estimand=estimand)
-    sections = build_sections(campaign) + runtime_sections(folder)
+    sections = build_sections(campaign, runtime_sections(folder))
+    figures = build_figures(campaign)
+    drawn = [figure for figure in figures if isinstance(figure, Figure)]
+    rendered = {figure.name: figure.render() for figure in drawn}
     title = f"Fault-injection campaign {Path(folder).resolve().name}"
     target = Path(out) if out is not None else Path(folder) / FOLDER
-    figures = build_figures(campaign)
-    files = {f"{section.name}.csv": to_csv(section.data) for section in sections}
-    files["report.md"] = to_markdown(title, campaign.warnings, sections, figures)
+    svgs = {name: files["svg"] for name, files in rendered.items()}
+    whole = (title, campaign.warnings, sections)
+    page = to_html(*whole, figures, f"outputs/{Path(folder).resolve().name}", svgs)
+    texts = {f"{section.name}.csv": to_csv(section.data) for section in sections}
+    texts |= {f"{figure.name}.csv": to_csv(figure.data) for figure in drawn}
+    texts |= {PAGE: page, "report.md": to_markdown(*whole, figures)}
+    texts |= {"report.tex": to_latex(*whole, figures)}
+    files = {name: text.encode() for name, text in texts.items()}
+    for name, images in rendered.items():
+        files |= {f"{name}.{kind}": content for kind, content in images.items()}
     try:
         target.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            _replace(target / name, content)
-        for figure in figures:
-            if isinstance(figure, Figure):
-                figure.write(target)
+            replace_file(target / name, content)
     except OSError as error:
         raise ProgipError(
             f"cannot write the report to {target} ({error.strerror or error}); give a folder that "
             "can be written to"
         ) from error
-    text = to_text(title, campaign.warnings, sections)
-    drawn = ", ".join(figure.name for figure in figures if isinstance(figure, Figure))
+    names = ", ".join(figure.name for figure in drawn)
     return (
-        f"{text}\nWritten to {target}:\n{', '.join(sorted(files))}\n"
-        f"figures (svg, pdf, png, csv): {drawn or 'none'}"
+        f"{to_text(*whole)}\nWritten to {target}:\n{PAGE}, report.md, report.tex, "
+        f"{', '.join(f'{section.name}.csv' for section in sections)}\n"
+        f"figures (svg, pdf, png, csv): {names or 'none'}"
     )
 
 
-def build_sections(campaign: Campaign) -> list[Section]:
-    """Every section of the report, in order."""
-    return [
-        cells_section(campaign),
-        base_section(campaign),
-        overall_section(campaign),
-        comparison_section(campaign),
-        pass_section(campaign),
-    ]
+def build_sections(campaign: Campaign, measured: Sequence[Section] = ()) -> list[Section]:
+    """Every section of the report, in order; measured: those that do not come from its rows."""
+    first = [builder(campaign) for builder in SECTIONS]
+    last = [builder(campaign) for builder in LAST_SECTIONS]
+    return [*first, *measured, *last]
 
 
 def to_text(title: str, warnings: tuple[str, ...], sections: list[Section]) -> str:
@@ -79,13 +101,13 @@ def to_text(title: str, warnings: tuple[str, ...], sections: list[Section]) -> s
     lines = [title, "=" * len(title), ""]
     lines += [_wrap(f"Warning: {text}") for text in warnings]
     lines += [""] * bool(warnings)
-    for section in sections:
+    for section in [section for section in sections if section.name not in NOT_PRINTED]:
         lines += [section.title, "-" * len(section.title), ""]
         for block in section.blocks:
             lines += [block.title, ""] if block.title else []
             if block.rows:
                 lines += [_table(block, "simple"), ""]
-            lines += [_wrap(note) for note in block.notes]
+            lines += [_wrap(plain(note)) for note in block.notes]
             lines += [""] * bool(block.notes)
     return "\n".join(lines)
 
@@ -107,7 +129,7 @@ def to_markdown(
             if block.rows:
                 lines += [_table(_escaped(block), "pipe"), ""]
             for note in block.notes:
-                lines += [formats.markdown(note), ""]
+                lines += [formats.markdown(plain(note)), ""]
         lines += [f"Numbers: [{section.name}.csv]({section.name}.csv)", ""]
     for figure in figures:
         lines += [f"## {formats.markdown(figure.title)}", ""]
@@ -118,14 +140,6 @@ def to_markdown(
         lines += [formats.markdown(figure.caption), ""]
         lines += [f"Numbers: [{figure.name}.csv]({figure.name}.csv)", ""]
     return "\n".join(lines)
-
-
-def to_csv(data: pd.DataFrame) -> str:
-    """The numbers of a section; the sums of weights only where there are weights."""
-    sums = [name for name in data if str(name).endswith(("_w", "_w2", "_effective_n"))]
-    if "done_w2" in data and not layout.weighted(data):
-        data = data.drop(columns=sums)
-    return data.convert_dtypes().to_csv(index=False)
 
 
 def _table(block: Block, style: str) -> str:
@@ -146,10 +160,3 @@ def _escaped(block: Block) -> Block:
 
 def _wrap(text: str) -> str:
     return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
-
-
-def _replace(path: Path, content: str) -> None:
-    """Write a file whole or not at all."""
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(content, encoding="utf-8", newline="")
-    os.replace(draft, path)

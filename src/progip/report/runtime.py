@@ -12,6 +12,7 @@ import pandas as pd
 from progip.deploy.runtime import BASELINE, FOLDER, SCHEMA_VERSION
 from progip.errors import ProgipError
 from progip.report import published
+from progip.report.csvs import to_csv
 from progip.report.layout import Block, Section
 from progip.statistics import Median, mean_of_median_ratios, median_difference, median_ratio
 
@@ -48,7 +49,8 @@ def runtime_sections(folder: str | Path) -> list[Section]:
         chosen = [m for m in measured if tuple(m[key] for key in SETTING) == setting]
         blocks.append(_block(chosen, group))
     blocks.append(Block("", notes=READING))
-    return [Section("runtime", "Runtime", blocks, data)]
+    source = "runtime.runtime_sections(folder)[0].data"
+    return [Section("runtime", "Runtime", blocks, data, source)]
 
 
 def write_table(folder: str | Path) -> str:
@@ -57,7 +59,7 @@ def write_table(folder: str | Path) -> str:
     Raises:
         ProgipError: as `runtime_sections`, there are no measurements, or the folder is read-only.
     """
-    from progip.report.render import to_csv, to_markdown, to_text
+    from progip.report.render import to_markdown, to_text
 
     sections = runtime_sections(folder)
     target = Path(folder) / FOLDER

@@ -18,6 +18,8 @@ from progip.report.estimates import (
 from progip.report.layout import Block, Section
 from progip.statistics import cluster_bootstrap, compare_independent
 
+#: where a row of the overall table comes from
+MEASURED, PUBLISHED = "campaign", "published"
 #: label, kind of rows counted | label, rate; below a rate stand its interval and denominator
 COUNT_LINES = {
     "Fault-injection runs": "done",
@@ -62,6 +64,24 @@ READING = [
 ]
 
 
+def rows_query(by: list[str]) -> str:
+    """Python that counts the raw rows of a campaign by these columns, into `counts`."""
+    return f"""from pathlib import Path
+
+import pyarrow.dataset as ds
+
+files = [p for p in Path(folder).rglob("part-*.parquet") if p.parent.name != "_execution"]
+by = {by!r}
+flags = ["originally_correct", "classification_failure", "detection_failure", "alarm"]
+rows = ds.dataset(sorted(files)).to_table(columns=by + flags).to_pandas()
+silent = ~rows["alarm"]
+rows["done"] = True
+rows["classification_left"] = rows["classification_failure"] & silent
+rows["detection_left"] = rows["detection_failure"] & silent
+counts = rows.drop(columns="alarm").groupby(by).sum()
+"""
+
+
 def cells_section(campaign: Campaign) -> Section:
     """Which cells there are, and which are unfinished or missing; the counts of each in the CSV."""
     cells = campaign.cells.drop(columns=["moments", "looks"])
@@ -85,20 +105,24 @@ def cells_section(campaign: Campaign) -> Section:
     if len(rows) > MOST_LISTED:
         notes.append(f"{len(rows) - MOST_LISTED} more are listed in cells.csv.")
     block = Block("", ["cell", "done / planned", "status"], rows[:MOST_LISTED], notes)
-    return Section("cells", "Cells", [block], data)
+    return Section("cells", "Cells", [block], data, "tables.cells_section(campaign).data")
 
 
 def overall_section(campaign: Campaign) -> Section:
     """The publication's overall table: quantities as rows, protections as columns."""
     data = summarise(with_unprotected(campaign.cells), [*SETTING, "protection"])
+    data.insert(0, "source", MEASURED)
     paper = summarise(published.overall_counts(), ["protection"])
+    paper = paper.assign(source=PUBLISHED, **dict(zip(SETTING, published.SETTING, strict=True)))
+    data = pd.concat([data, paper], ignore_index=True)
+    paper = data[data["source"] == PUBLISHED]
     blocks = []
     unprotected = campaign.cells[campaign.cells["protection"] == UNPROTECTED]
     measured = {setting for setting, _ in by_group(unprotected, SETTING)}
-    for setting, group in by_group(data, SETTING):
+    for setting, group in by_group(data[data["source"] == MEASURED], SETTING):
         columns = [row for _, row in group.iterrows()]
         headers = [row["protection"] for row in columns]
-        notes = []
+        notes: list[layout.Note] = []
         if setting not in measured:
             notes.append(f"{UNPROTECTED}: from the rows of the protected cells.")
         if group["done"].nunique() > 1 or group["cells"].nunique() > 1:
@@ -121,7 +145,14 @@ def overall_section(campaign: Campaign) -> Section:
         rows = list(_rows(columns, weighted))
         blocks.append(Block(layout.setting_title(setting), ["", *headers], rows, notes))
     blocks.append(Block("", notes=READING))
-    return Section("overall", "Overall results", blocks, data)
+    return Section(
+        "overall",
+        "Overall results",
+        blocks,
+        data,
+        "tables.overall_section(campaign).data",
+        rows_query([*SETTING, "protection"]),
+    )
 
 
 def comparison_section(campaign: Campaign) -> Section:
@@ -135,7 +166,9 @@ def comparison_section(campaign: Campaign) -> Section:
         blocks.append(Block("", notes=["No two protections watched the same faults."]))
     if warnings:
         blocks.append(Block("", notes=[f"Warning: {text}." for text in warnings]))
-    return Section("comparisons", "Protections compared on the same faults", blocks, data)
+    title = "Protections compared on the same faults"
+    source = "tables.comparison_section(campaign).data"
+    return Section("comparisons", title, blocks, data, source)
 
 
 def clustered_notes(campaign: Campaign, setting: tuple[str, ...]) -> list[str]:

@@ -1,6 +1,6 @@
 """What a figure is: its numbers, how they are drawn, and what is said of it in words."""
 
-import os
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -13,8 +13,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
 
 from progip.report import formats, layout
+from progip.report.csvs import replace_file, to_csv
 from progip.report.figures.style import STYLE
 
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph in a PDF
 FORMATS = ("svg", "pdf", "png")
 #: what would make the same figure another file each time it is written
 _DATES = {
@@ -58,7 +60,7 @@ class Figure:
             drawing = self.draw(self.data)
             FigureCanvasAgg(drawing)
             drawing.draw_without_rendering()  # places everything, once for all formats
-            drawing.set_layout_engine("none")
+            drawing.set_layout_engine(None)
             for kind in FORMATS:
                 sink = BytesIO()
                 drawing.savefig(sink, format=kind, metadata=_DATES[kind])
@@ -69,13 +71,11 @@ class Figure:
         """Write NAME.svg, .pdf, .png and .csv into a folder, and return where they are."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        contents = {**self.render(), "csv": self.data.to_csv(index=False).encode()}
+        contents = {**self.render(), "csv": to_csv(self.data).encode()}
         written = []
         for kind, content in contents.items():
             path = target / f"{self.name}.{kind}"
-            draft = path.with_name(f".{path.name}.tmp")
-            draft.write_bytes(content)
-            os.replace(draft, path)
+            replace_file(path, content)
             written.append(path)
         return written
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import NullLocator
 
 from progip.records import PASSES
 from progip.report import formats
@@ -125,6 +126,7 @@ def draw(data: pd.DataFrame) -> Drawing:
                     rotation=90, ha="right", va="top", fontsize=6,
                 )  # fmt: skip
             panel.set_yscale("log")
+            panel.yaxis.set_minor_locator(NullLocator())
             panel.set_title(f"{key[1]}: {readable(name)}", loc="left")
             panel.set_xlabel(f"score of {key[0]}\nnot finite: {', '.join(lost)}", fontsize=7)
             panel.tick_params(axis="x", labelsize=6.5)

@@ -32,7 +32,6 @@ STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "figure.facecolor": "white",
-    "figure.constrained_layout.use": True,
     "savefig.dpi": 160,
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
@@ -108,7 +107,7 @@ def log_percent(axes: Axes, values: Sequence[float] | pd.Series, which: str = "y
     if np.log10(min(100 * high * 2, 130) / bottom) < 1.5:  # hardly a power of ten inside
         getattr(axes, f"{which}axis").set_minor_formatter(sparse(formatter))
     else:
-        getattr(axes, f"{which}axis").set_minor_formatter(mpl.ticker.NullFormatter())
+        getattr(axes, f"{which}axis").set_minor_locator(mpl.ticker.NullLocator())
     return float(bottom)
 
 
