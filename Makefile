@@ -1,11 +1,17 @@
 # Everything runs in an environment of its own, made by the first target that needs it.
 PYTHON ?= python3
 VENV ?= .venv
-RUNS ?= 100_000
+# of the published tables and figures: the campaign file, and runs a cell (empty: the file's own)
+CAMPAIGN ?= overall
+RUNS ?=
 SECONDS ?= 60
 BIN := $(VENV)/bin
 RUN := $(BIN)/python run.py --config-dir campaigns --config-name
 REPORT := $(BIN)/python -m progip report
+SAMPLE = PROGIP_DATA=$(abspath $(PROGIP_DATA))
+TABLES = $(if $(PROGIP_DATA),$(SAMPLE)) $(RUN) $(CAMPAIGN)
+OUTPUT = outputs/$(patsubst sample_%,sample,$(CAMPAIGN))
+WEIGHTS := $(patsubst %,outputs/weights/%-cifar10.safetensors,densenet_bc_100_12 resnet34)
 RUNTIME = PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(BIN)/python -m progip runtime --seconds $(SECONDS)
 PEERS ?=
 BENCH := OMP_NUM_THREADS=1 PYTHONPATH=$(PEERS) $(BIN)/python benchmarks
@@ -13,8 +19,9 @@ BENCH_DATA = $(if $(PROGIP_DATA),--weights $(abspath $(PROGIP_DATA))/weights \
     --images $(abspath $(PROGIP_DATA))/cifar10/test_lossless_1017.npz)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check smoke table-base table-overall table-passes table-runtime \
-    table-sample \
+.PHONY: help demo test test-all check smoke ready tables table-base table-overall table-passes \
+    table-runtime table-sample figures figure-passes figure-vulnerability figure-bits \
+    figure-tradeoff figure-scores figure-precision \
     slurm-test bench bench-bookkeeping clean
 
 help:  ## list the targets
@@ -50,15 +57,52 @@ smoke: $(VENV)/.base  ## a sweep over every pass, population and protection, a f
 	    protection=none,progip,ranger
 	$(REPORT) outputs/smoke
 
-table-base: $(VENV)/.base  ## published table: base metrics (needs CIFAR-10, weights: docs/data.md)
-	$(RUN) overall name=base runs=1 pass=first_forward population=id protection=none
-	$(REPORT) outputs/base
+tables: table-base figures table-runtime  ## all published tables and figures; CAMPAIGN=demo: on what is here
 
-table-overall: $(VENV)/.base  ## published table: overall results; RUNS= a cell, default 100_000
-	$(RUN) overall runs=$(RUNS)
-	$(REPORT) outputs/overall
+# what the campaign needs and is not here, in one message, before anything starts
+ready: $(VENV)/.base
+ifeq ($(CAMPAIGN),overall)
+	@missing=$$(ls $(WEIGHTS) 2>&1 >/dev/null | wc -l); if [ $$missing -gt 0 ]; then \
+	    echo "error: $$missing of 2 weight files are missing: $(WEIGHTS). Train them with" \
+	        "'python -m progip train model=NAME dataset=cifar10' (docs/data.md), or see every table" \
+	        "and figure on what is here: CAMPAIGN=demo" >&2; exit 1; fi
+endif
+ifneq ($(filter sample_%,$(CAMPAIGN)),)
+	@if [ ! -d "$(PROGIP_DATA)/weights" ]; then \
+	    echo "error: CAMPAIGN=$(CAMPAIGN) needs PROGIP_DATA=FOLDER with images and weights" \
+	        "(docs/data.md); CAMPAIGN=demo needs nothing" >&2; exit 1; fi
+endif
 
-table-passes: table-overall  ## published table: results per pass; a section of the same report
+table-base: ready  ## published table: base metrics; CAMPAIGN= chooses the campaign file
+	$(TABLES) name=base_$(CAMPAIGN) runs=1 pass=first_forward population=id protection=none
+	$(REPORT) outputs/base_$(CAMPAIGN)
+
+table-overall: ready  ## published table: overall results; RUNS= a cell, else the campaign file's
+	$(TABLES) $(if $(RUNS),runs=$(RUNS))
+	$(REPORT) $(OUTPUT)
+
+table-passes: table-overall  ## published table: ODIN and Mahalanobis per pass; a section of the report
+
+figures: table-overall  ## every figure; with the report, as SVG, PDF, PNG and CSV
+	@ls $(OUTPUT)/report/*.svg
+
+figure-passes: table-overall  ## published figure: failures left by pass, ODIN and Mahalanobis
+	@ls $(OUTPUT)/report/passes*.svg
+
+figure-vulnerability: table-overall  ## figure: failure rate by layer and bit
+	@ls $(OUTPUT)/report/vulnerability*.svg
+
+figure-bits: table-overall  ## published figure: faults on higher bits are critical
+	@ls $(OUTPUT)/report/bits*.svg
+
+figure-tradeoff: table-overall  ## figure: failures detected against false alarms
+	@ls $(OUTPUT)/report/tradeoff*.svg
+
+figure-scores: table-overall  ## figure: scores, clean and faulty
+	@ls $(OUTPUT)/report/scores*.svg
+
+figure-precision: table-overall  ## figure: interval width against runs
+	@ls $(OUTPUT)/report/precision*.svg
 
 table-runtime: $(VENV)/.base  ## published table: runtime; SECONDS= a line; PROGIP_DATA=FOLDER adds CIFAR-10 networks
 	$(RUNTIME)

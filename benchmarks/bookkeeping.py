@@ -85,6 +85,11 @@ def large_campaign(source: Path, target: Path, rows: int) -> int:
         "protection": ["none", "progip", "ranger"],
     }
     points = list(product(*axes.values()))
+    shutil.copytree(
+        manifest_file.parent.parent / "_execution",
+        target / "_execution",
+        ignore=shutil.ignore_patterns("part-*"),
+    )
     for number, point in enumerate(points):
         names = {**manifest["cell"], **dict(zip(axes, point, strict=True))}
         folder = target / f"cell{number}"

@@ -3,6 +3,7 @@
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -75,6 +76,36 @@ def test_a_guarded_detector_in_five_lines(
     monkeypatch.chdir(ROOT)
     exec(of_campaign, names)
     assert names["detector"].protection.score_side == "both"  # type: ignore[attr-defined]
+
+
+def test_campaigns_tables_and_figures_from_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("progip", "ranger"):
+        for method in ("odin", "mahalanobis"):
+            overrides = [f"outputs={tmp_path}/outputs", "name=demo", "runs=40", "batch_size=8"]
+            overrides += [f"protection={name}", f"ood_method={method}", "fault_model.bits=[30]"]
+            cfg = composed(overrides, ROOT / "conf")
+            run_cell(cell_settings(cfg), resolved(cfg))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    shown = []
+    for source in blocks("docs/library.md", "python"):
+        *lines, last = source.strip().splitlines()
+        exec("\n".join(lines), names)
+        expression = last.split("  #")[0]
+        if "=" in expression.split("(")[0]:
+            exec(last, names)
+        else:
+            shown.append(eval(expression, names))
+    assert len(names["campaign"].cells) == 4
+    assert set(names["overall"]["protection"]) == {"none", "progip", "ranger"}
+    assert (names["by_population"]["population"] == "id").all()
+    assert len(names["where"].data) > 4
+    assert {path.suffix for path in Path("figures").iterdir()} == {".svg", ".pdf", ".png", ".csv"}
+    assert (tmp_path / "outputs/demo/report/report.html").exists()
+    assert names["text"].startswith("Fault-injection campaign demo")
+    assert shown[-1].sum() == names["campaign"].cells["detection_failures"].sum()
 
 
 @pytest.mark.parametrize("document", ["README.md", *sorted(
