@@ -2,6 +2,7 @@
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("PROJECT_ROOT", str(Path(__file__).resolve().parent))
@@ -15,6 +16,7 @@ from progip.campaign.failure import failures_recorded
 from progip.campaign.runner import run_cell
 from progip.config import cell_folder, cell_settings, entry, register, resolved
 from progip.errors import ProgipError
+from progip.launching.launched import keep_command
 from progip.launching.placing import placed
 
 log = logging.getLogger("progip")
@@ -24,11 +26,14 @@ register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> None:
     """One Hydra job: one cell, or a part of one."""
+    hydra, folder = HydraConfig.get(), cell_folder(cfg)
+    sweep = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
     try:
-        with failures_recorded(cell_folder(cfg)):
-            run_cell(cell_settings(placed(cfg)), resolved(cfg))
+        with failures_recorded(folder):
+            accepted = partial(keep_command, folder, sweep)
+            run_cell(cell_settings(placed(cfg)), resolved(cfg), accepted)
     except Exception as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:  # the others go on; say now which failed
+        if sweep:  # the others go on; say now which failed
             defect = not isinstance(error, ProgipError)
             log.error("cell %s failed: %s", cfg.cell, error, exc_info=defect)
         raise

@@ -2,15 +2,14 @@
 
     make bench-bookkeeping        (or: python benchmarks/bookkeeping.py [--rows 10_000_000])
 
-The executor is replaced by one that returns prepared columns, so that what is left of a cell is
-Hydra, planning, judging, sharding and the rest. Shares are of processor time, which other users of
-the machine change little. Results: docs/results/bookkeeping.md.
+The cells are real ones, executed by the incremental executor: of the embedded network, and of
+ResNet-20 where PROGIP_DATA names the folder of docs/data.md. Shares are of processor time, which
+other users of the machine change little. Results: docs/results/bookkeeping.md.
 """
 
 import argparse
 import json
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -18,59 +17,43 @@ import tempfile
 import time
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-import pyarrow as pa
+from measured_command import BOOKKEEPING
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = 100_000
-CELL = ["pass=backward", "population=id", "threads=1"]
+CELL = ["pass=backward", "population=id", "threads=1", f"runs={RUNS}"]
+RESNET20 = ["--config-dir", "campaigns", "--config-name", "sample_resnet20", "hydra.mode=RUN"]
 
 
-class Cost(NamedTuple):
-    """Of one command: wall-clock and processor seconds, peak memory in MiB."""
-
-    seconds: float
-    processor: float
-    memory: float
-
-
-def cost_of(command: list[str]) -> Cost:
-    """Run a command to its end."""
+def cost_of(command: list[str]) -> tuple[float, float, float]:
+    """Run a command to its end; wall-clock and processor seconds, peak memory in MiB."""
     begun = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     _, code, usage = os.wait4(process.pid, 0)
     if code:
         sys.exit(f"{' '.join(command)} ended with {code}")
     seconds = time.perf_counter() - begun
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
-def cell(outputs: Path, name: str, runs: int, *, prepared: bool) -> Cost:
-    """One whole command, from the start of Python to its end."""
-    script = [str(ROOT / "run.py")]
-    if prepared:
-        script = [str(Path(__file__).resolve()), "--without-execution"]
-    overrides = [f"outputs={outputs}", f"name={name}", f"runs={runs}", *CELL]
-    return cost_of([sys.executable, *script, *overrides])
-
-
-def run_without_execution(overrides: list[str]) -> None:
-    """run.py with an executor that repeats the observations of one real batch of plans."""
-    from progip.campaign.execution import Execution, observed_table
-
-    kept: dict[str, np.ndarray] = {}
-
-    def prepared(self: Execution, plan: pa.Table) -> pa.Table:
-        if not kept:
-            kept.update(self._reference.run(plan.slice(0, 256)))
-        columns = {name: np.resize(column, len(plan)) for name, column in kept.items()}
-        return observed_table(plan, self._golden, columns)
-
-    Execution.run = prepared  # type: ignore[method-assign]
-    sys.argv = [str(ROOT / "run.py"), "--config-path", str(ROOT / "conf"), *overrides]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+def cell(outputs: Path, name: str, *options: str) -> None:
+    """One whole command on one cell, from the start of Python to its end, part by part."""
+    result = outputs / f"{name}.json"
+    script = str(ROOT / "benchmarks" / "measured_command.py")
+    command = [sys.executable, script, str(result), *options, f"outputs={outputs}", f"name={name}"]
+    cost_of([*command, *CELL])
+    parts: dict[str, float] = json.loads(result.read_text())
+    total = sum(parts.values())
+    print(f"\n{name}: one cell of {RUNS:,} runs, one thread{'processor':>21} {'share':>9}")
+    for part, seconds in sorted(parts.items(), key=lambda item: -item[1]):
+        mark = "*" if part in BOOKKEEPING else ""
+        print(f"  {part + mark:54} {seconds:9.2f} s {seconds / total:9.2%}")
+    share = sum(parts.get(part, 0.0) for part in BOOKKEEPING)
+    print(f"  {'together':54} {total:9.2f} s")
+    print(
+        f"  {'* Hydra, sharding, bookkeeping':54} {share:9.2f} s {share / total:9.2%}", flush=True
+    )
 
 
 def large_campaign(source: Path, target: Path, rows: int) -> int:
@@ -102,42 +85,23 @@ def large_campaign(source: Path, target: Path, rows: int) -> int:
     return len(points)
 
 
-def show(what: str, cost: Cost) -> None:
-    """One line."""
-    times = f"{cost.processor:9.1f} s {cost.seconds:9.1f} s"
-    print(f"{what:36} {times}   {cost.memory:,.0f} MiB at most", flush=True)
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--sample", type=int, default=2000, help="runs that are really executed")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         outputs = Path(folder)
-        cell(outputs, "warm", 1, prepared=False)  # golden work is cached from here on
-        start = cell(outputs, "one", 1, prepared=False)
-        sample = cell(outputs, "sample", arguments.sample, prepared=False)
-        full = cell(outputs, "full", RUNS, prepared=True)
-        again = cell(outputs, "full", RUNS, prepared=True)
-        execution = (sample.processor - start.processor) / arguments.sample * RUNS
-        print(f"{'':36} {'processor':>11} {'wall clock':>11}")
-        show("a command with one run", start)
-        show(f"{RUNS:,} runs without execution", full)
-        show("the finished cell again", again)
-        print(f"{f'execution, from {arguments.sample:,} runs':36} {execution:9.1f} s")
-        share = full.processor / (full.processor + execution)
-        print(f"{'share of all but execution':36} {share:11.2%}")
+        cell(outputs, "embedded")
+        if "PROGIP_DATA" in os.environ:
+            cell(outputs, "resnet20", *RESNET20)
         large = outputs / "large"
-        cells = large_campaign(outputs / "full", large, arguments.rows)
-        print(f"{cells} cells, {cells * RUNS:,} rows")
+        cells = large_campaign(outputs / "embedded", large, arguments.rows)
+        print(f"\n{cells} cells, {cells * RUNS:,} rows   processor  wall clock      memory")
         for command in ("status", "report"):
-            show(command, cost_of([sys.executable, "-m", "progip", command, str(large)]))
+            wall, processor, memory = cost_of([sys.executable, "-m", "progip", command, str(large)])
+            print(f"  {command:25} {processor:9.1f} s {wall:9.1f} s {memory:7,.0f} MiB", flush=True)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--without-execution"]:
-        run_without_execution(sys.argv[2:])
-    else:
-        main()
+    main()

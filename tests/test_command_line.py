@@ -1,6 +1,7 @@
 """The commands as a user types them: what they print, and what they leave, right and wrong."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,21 @@ def test_a_folder_of_another_config_is_not_touched(tmp_path: Path) -> None:
     assert found.returncode == 1
     assert "seed was 0, is now 5" in found.stderr
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if "part-" in p.name} == before
+    for path in before:
+        path.unlink()
+    told = call("-m", "progip", "status", str(tmp_path)).stdout
+    assert "outputs=" in told
+    assert "seed=5" not in told  # what was refused finishes nothing
+
+
+def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path) -> None:
+    assert run_py(tmp_path).returncode == 0
+    command = [sys.executable, "-m", "progip", "status", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, said = process.communicate(timeout=240)
+    assert (process.returncode, said) == (128 + signal.SIGPIPE, b"")
 
 
 def test_a_sweep_over_protections_passes_and_populations_and_its_report(tmp_path: Path) -> None:

@@ -207,6 +207,10 @@ def entry(main: Callable[[], Any]) -> None:
     signal.signal(signal.SIGTERM, _terminate)  # Python's own way would leave claims behind
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # ``| head`` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt as stop:
         number = stop.args[0] if stop.args else signal.SIGINT
         print("interrupted; the same command goes on from the last whole shard", file=sys.stderr)

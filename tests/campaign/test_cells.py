@@ -68,12 +68,24 @@ def test_rows_depend_on_nothing_but_seed_cell_and_run(run, tmp_path: Path) -> No
     assert_frame_equal(run("runs=150", "name=size", "batch_size=7")[plan], once[plan])
 
 
-@pytest.mark.parametrize("batch_size", [2, 7, 64])
-def test_outcomes_do_not_depend_on_the_batch_size(run, batch_size: int) -> None:
-    once = run("runs=100", "name=once")
-    again = run("runs=100", f"batch_size={batch_size}", "name=again")
+@pytest.mark.parametrize("executor", ["incremental", "reference"])
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_outcomes_do_not_depend_on_the_batch_size(run, batch_size: int, executor: str) -> None:
+    once = run("runs=100", "name=once", f"executor={executor}")
+    again = run("runs=100", "name=again", f"executor={executor}", f"batch_size={batch_size}")
     for name in (*records.OUTCOME.names, *records.ALARM.names, "faulty_class"):
         assert again[name].equals(once[name]), name
+
+
+@pytest.mark.parametrize("executor", ["incremental", "reference"])
+def test_rows_do_not_depend_on_the_shard_size(run, tmp_path: Path, executor: str) -> None:
+    cell = ("runs=1100", "pass=second_forward", f"executor={executor}")
+    small, large = (run(*cell, f"shard_size={s}", f"name={s}") for s in (100, 1000))
+    assert_frame_equal(small, large)
+    assert small["detection_failure"].any()
+    assert [len(list(folder_of(tmp_path, name=n).glob("part-*"))) for n in ("100", "1000")] == [
+        11, 2,
+    ]  # fmt: skip
 
 
 def test_protections_share_executed_runs(run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,9 +25,12 @@ from progip.campaign.runner import run_cell
 from progip.config import entry
 from progip.errors import ProgipError
 
+EXECUTORS = ("incremental", "reference")
+
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    """What both executors must give, however often disturbed: rows of the reference."""
     cell = small_cell(tmp_path_factory.mktemp("undisturbed"))
     torture.finish(cell)
     return torture.result(cell)
@@ -40,11 +43,11 @@ def check(cell: Cell, expected: pa.Table) -> None:
     assert torture.litter(cell) == []
 
 
-def kill_often(folder: Path, kills: int, expected: pa.Table) -> int:
+def kill_often(folder: Path, executor: str, kills: int, expected: pa.Table) -> int:
     """Kill campaigns at random moments, ``kills`` times in all; returns how many tore a file."""
     torn, number, done = 0, 0, 0
     while done < kills:
-        cell = small_cell(folder, f"name=killed{number}")
+        cell = small_cell(folder, f"name=killed{number}", f"executor={executor}")
         number += 1
         while done < kills and torture.held_runs(cell) < 180:
             process = torture.start(cell, torture.slow_writes)
@@ -59,17 +62,19 @@ def kill_often(folder: Path, kills: int, expected: pa.Table) -> int:
     return torn
 
 
-def test_killed_anywhere(tmp_path: Path, undisturbed: pa.Table) -> None:
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_killed_anywhere(tmp_path: Path, executor: str, undisturbed: pa.Table) -> None:
     random.seed(1)
-    kill_often(tmp_path, 5, undisturbed)
+    kill_often(tmp_path, executor, 4, undisturbed)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_killed_anywhere_often(tmp_path: Path, undisturbed: pa.Table) -> None:
-    torn = kill_often(tmp_path, 60, undisturbed)
-    logging.getLogger(__name__).warning("60 kills, %d while a file was written", torn)
-    assert torn >= 5  # otherwise the test no longer hits what it is about
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_killed_anywhere_often(tmp_path: Path, executor: str, undisturbed: pa.Table) -> None:
+    torn = kill_often(tmp_path, executor, 40, undisturbed)
+    logging.getLogger(__name__).warning("40 kills, %d while a file was written", torn)
+    assert torn >= 4  # otherwise the test no longer hits what it is about
 
 
 def as_a_command(cell: Cell, said: Path) -> None:
@@ -78,9 +83,12 @@ def as_a_command(cell: Cell, said: Path) -> None:
         entry(lambda: torture.work(cell, torture.slow_writes))
 
 
+@pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_leave_nothing_behind(tmp_path: Path, number: int, undisturbed: pa.Table) -> None:
-    cell, said = small_cell(tmp_path), tmp_path / "stderr"
+def test_signals_leave_nothing_behind(
+    tmp_path: Path, number: int, executor: str, undisturbed: pa.Table
+) -> None:
+    cell, said = small_cell(tmp_path, f"executor={executor}"), tmp_path / "stderr"
     process = torture.SERVER.Process(target=as_a_command, args=(cell, said))
     process.start()
     while process.is_alive() and torture.held_runs(cell) < 40:
@@ -135,17 +143,23 @@ def test_a_full_disk(small_disk: Path, undisturbed: pa.Table) -> None:
     check(cell, undisturbed)
 
 
-def test_two_at_once_share_the_shards(tmp_path: Path, undisturbed: pa.Table) -> None:
-    cell = small_cell(tmp_path)
-    processes = [torture.start(cell, torture.slow_writes) for _ in range(2)]
+@pytest.mark.parametrize(("workers", "executor"), [(2, "incremental"), (4, "reference")])
+def test_several_at_once_share_the_shards(
+    tmp_path: Path, workers: int, executor: str, undisturbed: pa.Table
+) -> None:
+    cell = small_cell(tmp_path, f"executor={executor}")
+    processes = [torture.start(cell, torture.slow_writes) for _ in range(workers)]
     for process in processes:
         process.join(240)
-    assert [process.exitcode for process in processes] == [0, 0]
+    assert [process.exitcode for process in processes] == [0] * workers
     check(cell, undisturbed)
 
 
-def test_one_of_two_is_killed_and_the_other_ends_it(tmp_path: Path, undisturbed: pa.Table) -> None:
-    cell = small_cell(tmp_path)
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_one_of_two_is_killed_and_the_other_ends_it(
+    tmp_path: Path, executor: str, undisturbed: pa.Table
+) -> None:
+    cell = small_cell(tmp_path, f"executor={executor}")
     one, other = (torture.start(cell, torture.slow_writes) for _ in range(2))
     while torture.held_runs(cell) < 40:
         time.sleep(0.01)

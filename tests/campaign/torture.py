@@ -30,7 +30,7 @@ Prepare = Callable[[], None]
 
 
 def small_cell(folder: Path, *overrides: str) -> Cell:
-    """A cell below a folder, as ``run_cell`` takes it."""
+    """A cell below a folder, as ``run_cell`` takes it; the reference starts soonest."""
     small = [
         "executor=reference",
         "batch_size=16",
@@ -69,9 +69,9 @@ def kill(process: BaseProcess, after: float, number: int = signal.SIGKILL) -> in
 def slow_writes() -> None:
     """Make a file take a while to be written, in two pieces, so that many kills tear one.
 
-    Shards are executed one by one, so that there are many moments between them.
+    Blocks are one shard or a few, so that there are many moments between and within them.
     """
-    execution.BLOCK_SECONDS = 0.0
+    execution.BLOCK_SECONDS = random.choice([0.0, 0.2])
     write = pq.write_table
 
     def in_pieces(table: pa.Table, sink: Any, **options: Any) -> None:

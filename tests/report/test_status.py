@@ -11,6 +11,7 @@ from campaign_factory import Write, runs
 
 from progip.campaign import progress
 from progip.errors import ProgipError
+from progip.launching.launched import keep_command
 from progip.report.status import DONE, FAILED, RUNNING, STOPPED, load_status
 
 
@@ -103,6 +104,17 @@ def test_what_finishes_the_rest(write_cell: Write, tmp_path: Path) -> None:
     assert "not started: population=ood pass=backward" in status.text()
     (tmp_path / "multirun.yaml").unlink()  # a cell that no sweep started
     assert load_status(tmp_path).commands == ["python run.py population=id runs=9 part=1"]
+
+
+def test_a_command_that_was_refused_finishes_nothing(write_cell: Write, tmp_path: Path) -> None:
+    """Hydra's own files tell of it all the same."""
+    folder = write_cell(runs(harmless="...."), population="id", planned=9)
+    started_by_hydra(tmp_path, folder, ["population=id"], sweep=["runs=9"])
+    keep_command(folder, tmp_path)
+    started_by_hydra(tmp_path, folder, ["population=id", "seed=5"], sweep=["runs=9", "seed=5"])
+    assert load_status(tmp_path).commands == ["python run.py -m runs=9"]
+    keep_command(folder, tmp_path)
+    assert load_status(tmp_path).commands == ["python run.py -m runs=9 seed=5"]
 
 
 def test_no_campaign_is_said_plainly(tmp_path: Path) -> None:

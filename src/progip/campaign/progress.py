@@ -43,7 +43,8 @@ class Progress:
         self._sums = np.zeros(6)
         self._file = folder / f"{PREFIX}{socket.gethostname()}-{os.getpid()}"
         self._bar = tqdm(disable=True)
-        self._over = threading.Event()
+        self._over, self._writing = threading.Event(), threading.Lock()
+        self._written = 0.0
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> "Progress":
@@ -79,6 +80,8 @@ class Progress:
         self._bar.update(done - self.done)
         self.done = done
         self._bar.set_postfix_str(f"failures {self._failures()}")
+        if time.monotonic() - self._written > 2:
+            self._write()
 
     @property
     def failure_rate(self) -> Rate:
@@ -123,8 +126,10 @@ class Progress:
             "done": self.done,
             "runs_per_second": self.runs_per_second if self._executing else 0.0,
         }
+        self._written = time.monotonic()
         try:
-            self._file.write_text(json.dumps(content))
+            with self._writing:
+                self._file.write_text(json.dumps(content))
         except OSError as error:  # whether rows can be written shows when they are
             log.warning("no heartbeat in %s: %s", self._file.parent, error.strerror)
 

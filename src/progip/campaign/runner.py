@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from progip.campaign.watching import Watch
 log = logging.getLogger(__name__)
 
 
-def run_cell(settings: CellSettings, config: dict[str, Any]) -> Path:
+def run_cell(
+    settings: CellSettings, config: dict[str, Any], accepted: Callable[[], None] = lambda: None
+) -> Path:
     """Bring a cell to its planned number of runs; a finished cell returns at once.
 
     Protections of the same execution share its runs: what another one has executed is judged, not
@@ -33,6 +36,7 @@ def run_cell(settings: CellSettings, config: dict[str, Any]) -> Path:
 
     Args:
         config: the resolved configuration, for the manifest.
+        accepted: called once it is clear that the folder holds no other configuration.
 
     Returns:
         the cell's folder, with ``part-*.parquet`` (``records.RESULT``) and ``manifest.json``.
@@ -47,12 +51,16 @@ def run_cell(settings: CellSettings, config: dict[str, Any]) -> Path:
     execution_folder.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     with Progress(folder, settings.label, settings.runs) as progress:
-        _run(settings, config, execution_folder, progress)
+        _run(settings, config, accepted, execution_folder, progress)
     return folder
 
 
 def _run(
-    settings: CellSettings, config: dict[str, Any], execution_folder: Path, progress: Progress
+    settings: CellSettings,
+    config: dict[str, Any],
+    accepted: Callable[[], None],
+    execution_folder: Path,
+    progress: Progress,
 ) -> None:
     folder = settings.folder
     subject = prepare(settings.subject)
@@ -67,6 +75,7 @@ def _run(
     cell_identity = {**execution_identity, "protection": identity(settings.protection)}
     store.check_same_identity(folder, cell_identity)
     store.check_same_identity(execution_folder, execution_identity)
+    accepted()
     settings.fault_model.select(subject.modules)
     if not (execution_folder / store.CLEAN).exists():
         store.write_table(execution_folder / store.CLEAN, clean_rows(subject.golden))

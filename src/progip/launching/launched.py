@@ -1,7 +1,10 @@
 """What Hydra's own files tell of how a campaign was started: which jobs, by which command."""
 
+import contextlib
 import math
+import os
 import shlex
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
@@ -16,6 +19,10 @@ from progip.errors import ProgipError
 #: swept to have several processes on one cell; says nothing of which cell
 PART = "part"
 MULTIRUN = "hydra.mode=MULTIRUN"
+#: Hydra's files, below a campaign's folder and below a cell's, and copies of them that stand for
+#: the last command that was not refused
+SWEEP, KEPT_SWEEP = "multirun.yaml", ".accepted.yaml"
+JOB, KEPT_JOB = ".hydra", ".hydra/accepted"
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,8 @@ class Job:
 
 
 def sweep_of(folder: Path) -> Sweep | None:
-    """What ``multirun.yaml`` in a campaign's folder says; None where there was no sweep."""
-    hydra = (_load(folder / "multirun.yaml") or {}).get("hydra")
+    """What Hydra's files in a campaign's folder say; None where there was no sweep."""
+    hydra = (_load(folder / KEPT_SWEEP) or _load(folder / SWEEP) or {}).get("hydra")
     if hydra is None:
         return None
     given = [f"{key}={value}" for key, value in (hydra["sweeper"].get("params") or {}).items()]
@@ -67,9 +74,10 @@ def sweep_of(folder: Path) -> Sweep | None:
 
 
 def job_of(folder: Path) -> Job | None:
-    """What ``.hydra`` in a cell's folder says; None where no Hydra job ran."""
-    hydra = (_load(folder / ".hydra" / "hydra.yaml") or {}).get("hydra")
-    config = _load(folder / ".hydra" / "config.yaml")
+    """What Hydra's files in a cell's folder say; None where no Hydra job ran."""
+    kept = folder / (KEPT_JOB if (folder / KEPT_JOB / "config.yaml").exists() else JOB)
+    hydra = (_load(kept / "hydra.yaml") or {}).get("hydra")
+    config = _load(kept / "config.yaml")
     if hydra is None or config is None:
         return None
     flat = {key: str(value) for key, value in _flat(config, "")}
@@ -81,6 +89,26 @@ def job_of(folder: Path) -> Job | None:
     return Job(
         _command(hydra, sweep=False), choices, float(runs) if isinstance(runs, int) else math.nan
     )
+
+
+def keep_command(cell: Path, campaign: Path | None) -> None:
+    """Copy what Hydra wrote of the command that is running; call this once the cell accepts it.
+
+    Hydra writes before anything is checked, so a command that is refused overwrites its files, and
+    only the copies still tell what finishes the rest. A folder that cannot be written is no loss
+    here: whether rows can be, shows when they are.
+
+    Args:
+        campaign: the folder of the sweep, None where there is none.
+    """
+    pairs = [(cell / JOB / name, cell / KEPT_JOB / name) for name in ("hydra.yaml", "config.yaml")]
+    pairs += [(campaign / SWEEP, campaign / KEPT_SWEEP)] if campaign else []
+    for source, target in pairs:
+        draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        with contextlib.suppress(OSError):
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, draft)
+            os.replace(draft, target)
 
 
 def _command(hydra: dict[str, Any], *, sweep: bool) -> str:

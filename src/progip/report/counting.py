@@ -157,10 +157,11 @@ def _read(shard: Path, names: tuple[str, ...]) -> dict[str, NDArray]:
     """The named columns of one shard as arrays; ProgipError for rows that make no sense."""
     parts: list[dict[str, NDArray]] = []
     with pq.ParquetFile(shard) as file:
-        absent = [name for name in names if name not in file.schema_arrow.names]
+        held = file.schema_arrow.names
+        absent = [name for name in names if name not in held]
         if absent:
             raise ProgipError(f"it lacks the columns {', '.join(absent)}")
-        for batch in file.iter_batches(BATCH_ROWS, columns=list(names)):
+        for batch in file.iter_batches(BATCH_ROWS, columns=list(names), use_threads=False):
             for name in names:
                 if batch.column(name).null_count:
                     raise ProgipError(f"column {name} has empty values")

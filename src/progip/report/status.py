@@ -85,7 +85,9 @@ class Status:
         if len(self.absent) > _SHOWN:
             lines.append(f"not started: {len(self.absent) - _SHOWN} more")
         for cell in self.failed:
-            lines += [f"FAILED {cell.name}", f"  {cell.error}", f"  {cell.name}/{ERROR}"]
+            lines += [f"FAILED {cell.name}", f"  {cell.error}"]
+            if (self.folder / cell.name / ERROR).exists():
+                lines.append(f"  {cell.name}/{ERROR}")
         lines += [f"Warning: {text}" for cell in self.cells for text in cell.warnings]
         if self.commands:
             alive = any(cell.state == RUNNING for cell in self.cells)
@@ -183,7 +185,7 @@ def _table(cells: tuple[CellStatus, ...]) -> str:
             f"{cell.failed:,}",
             _percent(cell.rate),
             f"{cell.rate.n:,}" if cell.rate else formats.ABSENT,
-            formats.ABSENT if math.isnan(cell.speed) else f"{cell.speed:,.1f}",
+            f"{cell.speed:,.1f}" if cell.speed > 0 else formats.ABSENT,
             formats.ABSENT if math.isnan(cell.seconds_left) else duration(cell.seconds_left),
         ]
         for cell in cells
