@@ -176,6 +176,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Entry point of ``python -m progip``."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("progip").setLevel(logging.INFO)  # not those of libraries
     arguments = parser().parse_args()
     entry(lambda: arguments.action(arguments))

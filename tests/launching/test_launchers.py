@@ -31,10 +31,12 @@ def same_rows(outputs: Path, one: str, other: str) -> str:
 
 
 def workers_of(outputs: Path, name: str) -> set[int]:
-    """The processes that work on the cells of a campaign."""
-    return {
-        int(path.name.rpartition("-")[2]) for path in (outputs / name).glob("*/*/*/*/.running-*")
-    }
+    """The processes that work on the cells of a campaign, once there are rows; none before."""
+    cells = (outputs / name).glob("*/*/*/*")
+    found = [path.name for cell in cells for path in cell.iterdir()]
+    if not any(name.startswith("part-") for name in found):
+        return set()
+    return {int(name.rpartition("-")[2]) for name in found if name.startswith(".running-")}
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +71,14 @@ def test_a_killed_worker_loses_nothing(outputs: Path, launcher: str, options: li
     needs(launcher)
     more = ["part=1,2", "runs=600"]
     first = sweep(outputs, launcher, *options, *more)
-    while first.poll() is None and not workers_of(outputs, launcher):
+    workers: set[int] = set()
+    while first.poll() is None and not workers:
         time.sleep(0.02)
-    victim = min(workers_of(outputs, launcher))
+        workers = workers_of(outputs, launcher)
+    victim = min(workers)
     assert victim not in (first.pid, os.getpid())
     os.kill(victim, signal.SIGKILL)
+    assert 0 < len(list((outputs / launcher).glob("*/*/*/_execution/part-*"))) < 60
     first.wait(400)
     assert sweep(outputs, launcher, *options, *more).wait(400) == 0
     if not (outputs / "plain600").exists():
