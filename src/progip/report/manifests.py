@@ -108,7 +108,8 @@ def check_agreement(cells: list[CellFolder], allow_mixed: bool = False) -> None:
             if difference := _difference(what, expected, value):
                 raise ProgipError(
                     f"{other.name} and {cell.name} differ in {difference}, so their runs must not "
-                    "be added up; report them from separate folders, or allow mixed cells (--allow-mixed)"
+                    "be added up; report them from separate folders, or allow mixed cells "
+                    "(--allow-mixed)"
                 )
 
 
