@@ -4,6 +4,8 @@ config -> cell -> plan -> execute -> judge -> store -> estimate -> report; every
 gives one of these tables.
 """
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
 #: what a run is: drawn ahead, before anything is executed.
@@ -63,6 +65,15 @@ OBSERVED = pa.schema(
     ]
 )
 
+#: of a run whose faults hit any number of neurons; ``layer`` is "", ``neuron`` and ``bit`` are -1
+#: there, and the hits themselves follow from seed, cell and run_id (``FaultModel.hits``).
+MANY = pa.schema(
+    [
+        ("hits", pa.int32()),
+        ("fault_digest", pa.int64()),  # hash of sites, neurons and bits; 0 without a hit
+    ]
+)
+
 #: the outcome: functions of the observation and of the OOD threshold, the same for all protections.
 OUTCOME = pa.schema(
     [
@@ -100,6 +111,17 @@ EXECUTION = pa.schema([*PLAN, *OBSERVED])
 
 #: a result row: the contract with every reader.
 RESULT = pa.schema([*CELL, *EXECUTION, *OUTCOME, *ALARM])
+
+
+def execution_schema(*more: Iterable[pa.Field]) -> pa.Schema:
+    """``EXECUTION`` with the columns that a kind of fault or protection adds."""
+    return pa.schema([*EXECUTION, *(field for fields in more for field in fields)])
+
+
+def result_schema(*more: Iterable[pa.Field]) -> pa.Schema:
+    """``RESULT`` with the same columns added, at the end."""
+    return pa.schema([*RESULT, *(field for fields in more for field in fields)])
+
 
 PASSES = ("first_forward", "backward", "second_forward")
 POPULATIONS = ("id", "ood")

@@ -3,6 +3,7 @@
 import copy
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from tiny_networks import TinyBlock, tiny_network
@@ -13,6 +14,8 @@ from progip.engine.pipeline import Pipeline
 from progip.engine.ranges import find_range_sites, profiling
 from progip.engine.reference import ReferenceExecutor
 from progip.engine.sites import find_sites
+from progip.fault_models.base import Hits, digests
+from progip.fault_models.flipped_bits import WordError
 from progip.fault_models.single_bit_flip import NoFault, SingleBitFlip
 from progip.ood_methods.base import OODMethod
 from progip.ood_methods.mahalanobis import Mahalanobis
@@ -33,37 +36,43 @@ def pipeline_of(network: nn.Module, images: Tensor, kind: str) -> Pipeline:
     return Pipeline(network, method, ranges)
 
 
-def flipped(tensor: Tensor, neuron: int, bit: int) -> Tensor:
+def flipped(tensor: Tensor, neuron: int, mask: int) -> Tensor:
     """Every row of the batch gets the same fault; NumPy, no torch bit tricks."""
     values = tensor.detach().numpy().copy()
     flat = values.reshape(len(values), -1)
-    flat[:, neuron] = (flat[:, neuron].copy().view(np.uint32) ^ np.uint32(1 << bit)).view(
-        np.float32
-    )
+    flat[:, neuron] = (flat[:, neuron].copy().view(np.uint32) ^ np.uint32(mask)).view(np.float32)
     return torch.from_numpy(values)
 
 
-def slow_run(pipeline: Pipeline, images: Tensor, row: dict, fault_pass: str) -> dict[str, float]:
+Hit = tuple[str, int, int]  # layer, neuron, bits
+
+
+def slow_run(
+    pipeline: Pipeline, images: Tensor, sample: int, hits: list[Hit], fault_pass: str
+) -> dict[str, float]:
     """One run by itself: PyTorch's own module hooks on a copy of the network, a batch of copies."""
     network = copy.deepcopy(pipeline.network)
     method = pipeline.method
-    module = network.get_submodule(row["layer"])
-    x = images[row["sample_index"]].repeat(8, 1, 1, 1)
+    x = images[sample].repeat(8, 1, 1, 1)
     armed = {"forward": fault_pass == "first_forward"}
 
-    def forward_hook(_: nn.Module, __: object, output: Tensor) -> Tensor | None:
-        if not armed["forward"]:
-            return None
-        faulty = flipped(output, row["neuron"], row["bit"])
-        return _Swap.apply(output, faulty)
+    def arm(layer: str, neuron: int, mask: int) -> None:
+        def forward_hook(_: nn.Module, __: object, output: Tensor) -> Tensor | None:
+            if not armed["forward"]:
+                return None
+            return _Swap.apply(output, flipped(output, neuron, mask))
 
-    def backward_hook(_: nn.Module, grad_input: tuple, __: object) -> tuple:
-        return (flipped(grad_input[0], row["neuron"], row["bit"]),)
+        def backward_hook(_: nn.Module, grad_input: tuple, __: object) -> tuple:
+            return (flipped(grad_input[0], neuron, mask),)
 
-    if fault_pass == "backward":
-        module.register_full_backward_hook(backward_hook)
-    else:
-        module.register_forward_hook(forward_hook)
+        module = network.get_submodule(layer)
+        if fault_pass == "backward":
+            module.register_full_backward_hook(backward_hook)
+        else:
+            module.register_forward_hook(forward_hook)
+
+    for hit in hits:
+        arm(*hit)
     x = x.requires_grad_(True)
     logits, loss = method.first_forward(network, x)
     (gradient,) = torch.autograd.grad(loss.sum(), x)
@@ -100,12 +109,62 @@ def test_equals_one_run_at_a_time(images: Tensor, kind: str, fault_pass: str) ->
     plan = model.plan(sites, len(images), 7, kind, 0, 120)
     found = ReferenceExecutor(pipeline, sites, fault_pass, images, 16).run(plan)
     for i, row in enumerate(plan.to_pylist()):
-        slow = slow_run(pipeline, images, row, fault_pass)
+        hit = (row["layer"], row["neuron"], 1 << row["bit"])
+        slow = slow_run(pipeline, images, row["sample_index"], [hit], fault_pass)
         assert found["class"][i] == slow["class"], row
         np.testing.assert_allclose(
             found["grad_max"][i], slow["grad_max"], rtol=1e-4, err_msg=str(row)
         )
         np.testing.assert_allclose(found["score"][i], slow["score"], rtol=1e-5, err_msg=str(row))
+
+
+@pytest.mark.parametrize("fault_pass", PASSES)
+def test_many_hits_equal_one_run_at_a_time(images: Tensor, fault_pass: str) -> None:
+    pipeline = pipeline_of(tiny_network(), images, "odin")
+    model = WordError(name="f", rate=0.003, layer_types=ALL_TYPES)
+    sites = model.select(find_sites(pipeline.network, pipeline.method, images[:2])[fault_pass])
+    plan = model.plan(sites, len(images), 7, "k", 0, 80)
+
+    def draw(part: pa.Table) -> Hits:
+        return model.hits(sites, part, 7, "k")
+
+    hits = draw(plan)
+    found = {
+        size: ReferenceExecutor(pipeline, sites, fault_pass, images, size, draw).run(plan)
+        for size in (16, 7)
+    }
+    counts = np.bincount(hits.row, minlength=len(plan))
+    assert 0 in counts
+    assert counts.max() > 5
+    golden = golden_table(pipeline, images, np.zeros(len(images)), 16)
+    for i, sample in enumerate(plan["sample_index"].to_pylist()):
+        mine = [
+            (sites[s].layer, int(n), int(m)) for row, s, n, m in zip(*hits, strict=True) if row == i
+        ]
+        slow = slow_run(pipeline, images, sample, mine, fault_pass)
+        for size, columns in found.items():
+            assert columns["class"][i] == slow["class"], (i, size)
+            for name in ("grad_max", "score"):
+                np.testing.assert_allclose(columns[name][i], slow[name], rtol=1e-4, err_msg=str(i))
+        if not mine:
+            for name in EXACT:
+                assert found[16][name][i] == golden[name][sample].as_py(), name
+    for columns in found.values():
+        np.testing.assert_array_equal(columns["hits"], counts)
+        np.testing.assert_array_equal(columns["fault_digest"], digests(hits, len(plan)))
+        assert np.isnan(columns["value_before"]).all()
+
+
+def test_a_hit_that_does_not_fire_stops_the_run(images: Tensor) -> None:
+    pipeline = pipeline_of(tiny_network(), images, "mahalanobis")
+    model = WordError(name="f", rate=0.5, layer_types=["Linear"])
+    sites = model.select(find_sites(pipeline.network, pipeline.method, images[:2])["first_forward"])
+    plan = model.plan(sites, len(images), 1, "k", 0, 5)
+    executor = ReferenceExecutor(
+        pipeline, sites, "backward", images, 16, lambda part: model.hits(sites, part, 1, "k")
+    )  # Mahalanobis never differentiates through the head
+    with pytest.raises(RuntimeError, match="planned faults did not fire exactly once"):
+        executor.run(plan)
 
 
 @pytest.mark.parametrize("kind", ["odin", "mahalanobis"])

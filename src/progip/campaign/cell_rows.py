@@ -22,7 +22,7 @@ SCHEMA_VERSION = 1
 
 
 class CellRows:
-    """Judges executed shards under the cell's protection and writes ``records.RESULT`` shards.
+    """Judges executed shards under the cell's protection and writes shards of result rows.
 
     Rows that do not belong to an executed shard, start to stop, are set aside and judged again.
 
@@ -45,7 +45,7 @@ class CellRows:
         with store.locked(work.folder), store.locked(folder):
             store.remove_leftovers(folder, work.held())
             remove_dead(folder)
-            judged = store.shards(folder, records.RESULT)
+            judged = store.shards(folder, records.result_schema(*settings.more_columns))
             # looked up after the rows: another process adds an execution first, its rows second
             executed = {(s.start, s.stop) for s in store.named_shards(work.folder)}
             for shard in judged:
@@ -95,7 +95,9 @@ class CellRows:
     def write_manifest(self, config: dict[str, Any], planned: int) -> None:
         """Write ``manifest.json``: what the rows are, and what they are made with."""
         settings, subject, identity = self.settings, self.subject, self._identity
-        evaluation = golden_evidence(subject.evaluation(settings.population))
+        evaluation = golden_evidence(
+            subject.evaluation(settings.population), subject.method.verdicts
+        )
         clean = settings.protection.judge(evaluation, self.thresholds)
         layers = self._planner.population.sites
         made = {

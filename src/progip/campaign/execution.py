@@ -14,7 +14,7 @@ from progip.campaign.settings import CellSettings
 from progip.campaign.subject import Subject
 from progip.engine.incremental import IncrementalExecutor, NotTraceable
 from progip.engine.reference import ReferenceExecutor
-from progip.fault_models.base import Site
+from progip.fault_models.base import Hits, Site
 
 log = logging.getLogger(__name__)
 
@@ -32,33 +32,56 @@ class Executor(Protocol):
     def run(self, plan: pa.Table) -> dict[str, np.ndarray]: ...
 
 
+def reference_executor(
+    settings: CellSettings, subject: Subject, sites: list[Site]
+) -> ReferenceExecutor:
+    """The reference executor of a cell, which draws the hits that the plan does not name."""
+    model = settings.fault_model
+
+    def draw(plan: pa.Table) -> Hits:
+        return model.hits(sites, plan, settings.seed, settings.fault_key)
+
+    return ReferenceExecutor(
+        subject.pipeline,
+        sites,
+        settings.fault_pass,
+        subject.images[settings.population],
+        subject.batch_size,
+        draw if model.many else None,
+    )
+
+
 class Execution:
     """Executes the planned runs of one cell.
 
-    With the incremental executor a share of the runs (``settings.self_check``) is executed by the
-    reference, too, and must agree in every column, bit for bit.
+    Faults that hit any number of neurons change nearly everything, so their runs are executed
+    whole. Else, with the incremental executor, a share of the runs (``settings.self_check``) is
+    executed by the reference, too, and must agree in every column, bit for bit.
     """
 
     def __init__(self, settings: CellSettings, subject: Subject, sites: list[Site]) -> None:
-        images = subject.images[settings.population]
-        common = (sites, settings.fault_pass, images)
         self._golden = subject.evaluation(settings.population)
-        self._reference = ReferenceExecutor(subject.pipeline, *common, subject.batch_size)
+        self._schema = records.execution_schema(*settings.more_columns)
+        self._reference = reference_executor(settings, subject, sites)
         self._executor: Executor = self._reference
         self._every = round(1 / settings.self_check) if settings.self_check > 0 else 0
-        if settings.executor == "incremental":
+        if settings.executor == "incremental" and not settings.fault_model.many:
             try:
                 traced = subject.traced
                 if isinstance(traced, NotTraceable):
                     raise traced
                 self._executor = IncrementalExecutor(
-                    traced, *common, settings.subject.golden_memory
+                    traced,
+                    sites,
+                    settings.fault_pass,
+                    subject.images[settings.population],
+                    settings.subject.golden_memory,
                 )
             except NotTraceable as reason:
                 log.warning("executed by the reference, which is slower: %s", reason)
 
     def run(self, plan: pa.Table) -> pa.Table:
-        """Execute every row of a plan: a ``records.EXECUTION`` table.
+        """Execute every row of a plan: a table of ``records.execution_schema``.
 
         Raises:
             RuntimeError: a fault did not fire exactly once, or the executors disagree on a run.
@@ -66,7 +89,7 @@ class Execution:
         observed = self._executor.run(plan)
         if self._executor is not self._reference and self._every:
             self._check(plan, observed)
-        return observed_table(plan, self._golden, observed)
+        return observed_table(plan, self._golden, observed, self._schema)
 
     @property
     def golden_seconds(self) -> float:
@@ -91,18 +114,20 @@ class Execution:
                 )
 
 
-def observed_table(plan: pa.Table, golden: pa.Table, observed: dict[str, np.ndarray]) -> pa.Table:
-    """Plan, golden and faulty columns of the same runs as one ``records.EXECUTION`` table."""
+def observed_table(
+    plan: pa.Table, golden: pa.Table, observed: dict[str, np.ndarray], schema: pa.Schema
+) -> pa.Table:
+    """Plan, golden and faulty columns of the same runs as one table of ``execution_schema``."""
     samples = plan["sample_index"].to_numpy()
     columns: dict[str, object] = {name: plan[name] for name in records.PLAN.names}
     columns["label"] = golden["label"].to_numpy()[samples]
     for name in ("class", "score", "grad_max"):
         columns[f"golden_{name}"] = golden[name].to_numpy()[samples]
         columns[f"faulty_{name}"] = observed[name]
-    for name in records.OBSERVED.names:
+    for name in schema.names:
         if name not in columns:
             columns[name] = observed[name]
-    return pa.table(columns, schema=records.EXECUTION)
+    return pa.table(columns, schema=schema)
 
 
 class Pace:

@@ -32,7 +32,7 @@ from progip.ood_methods.base import OODMethod
 
 log = logging.getLogger(__name__)
 
-#: (population, split) of every golden table
+#: (population, split) of every golden table; of a method without verdicts those of ``id``
 TABLES: list[tuple[str, Split]] = [
     ("id", "calibration"),
     ("id", "evaluation"),
@@ -88,7 +88,7 @@ def golden_work(
     folder = root / key
     with FileLock(root / f"{key}.lock"):
         if (folder / "ranges.json").exists():
-            golden = _load(folder, method)
+            golden = _load(folder, method, list(data))
             if _still_true(golden, network, method, data, batch_size):
                 log.info("golden results loaded from %s", folder)
                 return golden
@@ -100,8 +100,7 @@ def golden_work(
             method.fit(network, train)
         pipeline = Pipeline(network, method, ranges)
         tables = {
-            name: golden_table(pipeline, data[name][0], data[name][1], batch_size)
-            for name in TABLES
+            name: golden_table(pipeline, data[name][0], data[name][1], batch_size) for name in data
         }
         golden = Golden(ranges, tables)
         _save(folder, golden, method)
@@ -169,7 +168,7 @@ def _save(folder: Path, golden: Golden, method: OODMethod) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _load(folder: Path, method: OODMethod) -> Golden:
+def _load(folder: Path, method: OODMethod, names: list[tuple[str, Split]]) -> Golden:
     method.load_state(load_file(folder / "method.safetensors"))
-    tables = {(p, s): pq.read_table(folder / f"{p}-{s}.parquet") for p, s in TABLES}
+    tables = {(p, s): pq.read_table(folder / f"{p}-{s}.parquet") for p, s in names}
     return Golden(RangeTable.from_json(json.loads((folder / "ranges.json").read_text())), tables)

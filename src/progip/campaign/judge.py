@@ -6,18 +6,36 @@ import numpy as np
 import pyarrow as pa
 
 from progip import records
+from progip.errors import ProgipError
 from progip.protections.base import EVIDENCE, Evidence, Protection
 
 _FAULTY = {"grad_max": "faulty_grad_max", "score": "faulty_score"}
 
 
-def golden_evidence(golden: pa.Table) -> Evidence:
-    """What a protection sees of fault-free executions (``records.GOLDEN``)."""
-    return {name: golden[name].to_numpy() for name in EVIDENCE}
+_OF_VERDICTS = ("grad_max", "score", "nonfinite_gradient", "nonfinite_score")
+
+
+class _Observed(dict[str, np.ndarray]):
+    def __missing__(self, name: str) -> np.ndarray:
+        raise ProgipError(
+            f"the protection looks at '{name}', which ood_method=none does not compute; choose "
+            "another ood_method, or a protection of activations"
+        )
+
+
+def golden_evidence(golden: pa.Table, verdicts: bool = True) -> Evidence:
+    """What a protection sees of fault-free executions (``records.GOLDEN``).
+
+    Args:
+        verdicts: of the OOD method; without, asking for what only a detector computes raises
+            ProgipError.
+    """
+    names = [name for name in EVIDENCE if verdicts or name not in _OF_VERDICTS]
+    return _Observed({name: golden[name].to_numpy() for name in names})
 
 
 def faulty_evidence(observed: pa.Table) -> Evidence:
-    """What a protection sees of runs (``records.EXECUTION``)."""
+    """What a protection sees of runs (``records.execution_schema``)."""
     return {name: observed[_FAULTY.get(name, name)].to_numpy() for name in EVIDENCE}
 
 
@@ -59,11 +77,12 @@ def judge(
     thresholds: Mapping[str, float],
     ood_threshold: float,
 ) -> pa.Table:
-    """Result rows (``records.RESULT``) of executed runs under one protection."""
+    """Result rows (``records.result_schema``) of executed runs under one protection."""
     alarm, stage = protection.judge(faulty_evidence(observed), thresholds)
     count = len(observed)
     columns: dict[str, object] = {name: np.full(count, cell[name]) for name in records.CELL.names}
-    columns |= {name: observed[name] for name in records.EXECUTION.names}
+    columns |= {name: observed[name] for name in observed.schema.names}
     columns |= outcomes(observed, cell["population"], ood_threshold)
     columns |= {"alarm": alarm, "alarm_stage": stage}
-    return pa.table(columns, schema=records.RESULT)
+    more = [f for f in observed.schema if f.name not in records.EXECUTION.names]
+    return pa.table(columns, schema=records.result_schema(more))

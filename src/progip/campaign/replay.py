@@ -10,18 +10,17 @@ import torch
 
 from progip import records
 from progip.campaign import store
-from progip.campaign.execution import observed_table
+from progip.campaign.execution import observed_table, reference_executor
 from progip.campaign.judge import judge
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import prepare
 from progip.engine.layer_trace import LayerDifference, trace_run
-from progip.engine.reference import ReferenceExecutor
 from progip.errors import ProgipError
 
 
 @dataclass(frozen=True)
 class Replay:
-    """A stored row and what its replay gave, both with the columns of ``records.RESULT``.
+    """A stored row and what its replay gave, both of ``records.result_schema``.
 
     layers: what each layer's tensor did against golden, in order of execution.
     """
@@ -35,7 +34,7 @@ class Replay:
         """The columns that differ; empty for a row that replays exactly (NaN equals NaN)."""
         return [
             name
-            for name in records.RESULT.names
+            for name in self.stored.column_names
             if repr(self.stored[name].to_pylist()) != repr(self.replayed[name].to_pylist())
         ]
 
@@ -69,13 +68,13 @@ def cell_of(folder: Path, selection: str = "") -> Path:
     raise ProgipError(f"{folder}: {what} cell={selection!r}; choose by words of one of: {listed}")
 
 
-def stored_row(folder: Path, run_id: int) -> pa.Table:
+def stored_row(folder: Path, run_id: int, schema: pa.Schema = records.RESULT) -> pa.Table:
     """One row of a cell's folder.
 
     Raises:
         ProgipError: no shard of this folder holds the run.
     """
-    found = store.shards(folder, records.RESULT)
+    found = store.shards(folder, schema)
     for shard in found:
         if shard.start <= run_id < shard.stop:
             return pq.read_table(shard.path).slice(run_id - shard.start, 1)
@@ -93,7 +92,8 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
         ProgipError: the run is not there, or weights, data or options are no longer those the
             row was made with.
     """
-    stored = stored_row(settings.folder, run_id)
+    schema = records.result_schema(*settings.more_columns)
+    stored = stored_row(settings.folder, run_id, schema)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     subject = prepare(settings.subject)
@@ -104,25 +104,17 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
         )
     store.check_same_identity(settings.folder, {**manifest["identity"], **subject.identity})
     sites = settings.fault_model.select(subject.sites[settings.fault_pass])
-    executor = ReferenceExecutor(
-        subject.pipeline,
-        sites,
-        settings.fault_pass,
-        subject.images[settings.population],
-        subject.batch_size,
-    )
+    executor = reference_executor(settings, subject, sites)
     plan = stored.select(records.PLAN.names)
-    observed = observed_table(plan, subject.evaluation(settings.population), executor.run(plan))
+    observed = observed_table(
+        plan,
+        subject.evaluation(settings.population),
+        executor.run(plan),
+        records.execution_schema(*settings.more_columns),
+    )
     thresholds = manifest["thresholds"]
     replayed = judge(observed, settings.names, settings.protection, thresholds, thresholds["ood"])
-    layers = trace_run(
-        subject.pipeline,
-        sites,
-        settings.fault_pass,
-        subject.images[settings.population],
-        subject.batch_size,
-        plan,
-    )
+    layers = trace_run(executor, plan)
     return Replay(stored, replayed, layers)
 
 

@@ -39,7 +39,8 @@ def run_cell(
         accepted: called once it is clear that the folder holds no other configuration.
 
     Returns:
-        the cell's folder, with ``part-*.parquet`` (``records.RESULT``) and ``manifest.json``.
+        the cell's folder, with ``part-*.parquet`` (``records.RESULT`` and what the fault model
+        adds) and ``manifest.json``.
 
     Raises:
         ProgipError: for every mistake of the user; nothing written before is touched.
@@ -86,9 +87,10 @@ def _run(
     seconds = known_seconds_per_run(settings.fault_key)
     log.info("%s: %s", settings.fault_key, settings.sizing.announcement(size, faults, seconds))
     watch = Watch(settings, folder, size)
+    schema = records.execution_schema(*settings.more_columns)
     pilot = settings.sampling.pilot_runs  # what comes after it is planned from its rows
     for runs in sorted({min(pilot, size), *watch.looks} - {0}):
-        work = SharedWork(execution_folder, records.EXECUTION, runs, settings.shard_size)
+        work = SharedWork(execution_folder, schema, runs, settings.shard_size)
         rows = CellRows(settings, subject, planner, folder, cell_identity, work)
         planned = max([size, *(shard.stop for shard in work.done)])
         if not work.complete:

@@ -4,12 +4,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from progip import records
 from progip.campaign.sizing import Sizing
 from progip.campaign.tally import RATES
 from progip.datasets.base import Dataset
+from progip.datasets.none import NoImages
 from progip.errors import ProgipError
 from progip.fault_models.base import FaultModel
 from progip.models.base import Model
@@ -45,6 +47,11 @@ class SubjectSettings:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ProgipError(f"batch_size={self.batch_size}: must be at least 1")
+        if not self.ood_method.verdicts and not isinstance(self.ood_dataset, NoImages):
+            raise ProgipError(
+                f"ood_dataset={self.ood_dataset.name}: ood_method '{self.ood_method.name}' looks "
+                "at no OOD image; leave ood_dataset out, or give ood_dataset=none"
+            )
         if self.golden_memory < 2**20:
             raise ProgipError(f"golden_memory={self.golden_memory}: give at least 2**20 bytes")
 
@@ -123,8 +130,24 @@ class CellSettings:
             raise ProgipError(
                 f"stopping.of={self.stopping.quantity!r} is not one of {', '.join(RATES)}"
             )
+        method = self.subject.ood_method
+        if self.fault_pass not in method.passes:
+            raise ProgipError(
+                f"pass={self.fault_pass}: ood_method '{method.name}' has only "
+                f"{', '.join(method.passes)}; choose the pass with pass=NAME"
+            )
+        if self.population not in method.populations:
+            raise ProgipError(
+                f"population={self.population}: ood_method '{method.name}' judges no OOD input; "
+                "add population=id"
+            )
         if self.seed < 0:
             raise ProgipError(f"seed={self.seed}: must not be negative")
+
+    @property
+    def more_columns(self) -> list[pa.Schema]:
+        """What rows of this cell have beyond ``records.EXECUTION``."""
+        return [records.MANY] if self.fault_model.many else []
 
     @property
     def fault_key(self) -> str:

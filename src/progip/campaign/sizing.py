@@ -45,12 +45,17 @@ class Sizing:
                 f"sizing.margin={self.margin}: a half-width is a fraction above 0 and at most 1"
             )
 
-    def size(self, runs: int, population: int) -> int:
-        """Runs of a cell whose population has so many faults.
+    def size(self, runs: int, population: int | None) -> int:
+        """Runs of a cell whose population has so many faults; None: any number of them.
 
         Raises:
             ProgipError: more than ``max_runs``; says what that number would buy.
         """
+        if self.finite and population is None:
+            raise ProgipError(
+                "sizing.finite: faults at a rate are not counted, so there is no finite number of "
+                "them to correct for; leave sizing.finite=false"
+            )
         faults = population if self.finite else None
         needed = runs
         if self.margin is not None:
@@ -67,11 +72,12 @@ class Sizing:
             )
         return needed
 
-    def announcement(self, runs: int, population: int, seconds_per_run: float | None) -> str:
+    def announcement(self, runs: int, population: int | None, seconds_per_run: float | None) -> str:
         """What a size means, in a sentence: margins, share of the population, time."""
         percent = f"{100 * self.confidence:g} %"
         worst = margin_of(runs, confidence=self.confidence)
-        text = f"{runs:,} runs of {population:,} possible faults; "
+        text = f"{runs:,} runs"
+        text += "; " if population is None else f" of {population:,} possible faults; "
         if self.rate != 0.5:
             expected = margin_of(runs, confidence=self.confidence, rate=self.rate)
             text += f"{percent} margin {expected:.2g} at a rate of {self.rate:g}, "

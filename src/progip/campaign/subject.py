@@ -46,12 +46,16 @@ class Subject:
         self._settings = settings
         self.device = settings.torch_device()
         dataset = settings.dataset
-        splits = {name: population_split(*name, dataset, settings.ood_dataset) for name in TABLES}
+        self.method = settings.ood_method
+        splits = {
+            name: population_split(*name, dataset, settings.ood_dataset)
+            for name in TABLES
+            if name[0] in self.method.populations
+        }
         self._data = {
             name: (self._placed(images), images.labels) for name, images in splits.items()
         }
         self._train = dataset.split("train")
-        self.method = settings.ood_method
         shape = splits["id", "evaluation"].pixels.shape[1:]
         self.network = load_network(settings.model, self.device, image_shape=shape)
         if settings.channels_last:
@@ -59,7 +63,7 @@ class Subject:
         self.batch_size = fitting_batch(
             self.network, self._data["id", "evaluation"][0][:2], settings
         )
-        self.images = {p: self._data[p, "evaluation"][0] for p in records.POPULATIONS}
+        self.images = {p: self._data[p, "evaluation"][0] for p in self.method.populations}
         self.identity: dict[str, Any] = {
             "model": identity(settings.model),
             "dataset": identity(dataset),
@@ -121,12 +125,14 @@ class Subject:
     @cached_property
     def clean(self) -> Evidence:
         """Evidence of the calibration images of both populations, for thresholds."""
-        tables = [self.golden.tables[p, "calibration"] for p in records.POPULATIONS]
-        return golden_evidence(pa.concat_tables(tables))
+        tables = [self.golden.tables[p, "calibration"] for p in self.method.populations]
+        return golden_evidence(pa.concat_tables(tables), self.method.verdicts)
 
     @cached_property
     def ood_threshold(self) -> float:
-        """95 % of the ID calibration images score above it."""
+        """95 % of the ID calibration images score above it; 0 where a method has no verdicts."""
+        if not self.method.verdicts:
+            return 0.0
         scores = self._scores("id", "calibration")
         if not np.isfinite(scores).all():
             raise ProgipError(
@@ -140,9 +146,12 @@ class Subject:
         """Of the detector without faults, over the evaluation images."""
         table = self.evaluation("id")
         correct = int((table["class"].to_numpy() == table["label"].to_numpy()).sum())
+        accuracy = {"id_accuracy": {"correct": correct, "images": len(table)}}
+        if not self.method.verdicts:
+            return accuracy
         id_scores, ood_scores = (self._scores(p, "evaluation") for p in records.POPULATIONS)
         return {
-            "id_accuracy": {"correct": correct, "images": len(table)},
+            **accuracy,
             "auroc": auroc(id_scores, ood_scores),
             "fpr95": fpr_at_tpr(id_scores, ood_scores, TRUE_POSITIVE_RATE),
             "id_images": len(id_scores),

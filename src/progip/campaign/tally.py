@@ -224,8 +224,9 @@ def _factors(
     manifest: Mapping[str, Any], estimand: str | None
 ) -> dict[tuple[str, int], float] | None:
     """Target over native probability of each layer; None where they are the same."""
-    if estimand is None or estimand == native_estimand(manifest):
-        return None
+    section = (manifest.get("identity") or {}).get("fault_model") or {}
+    if estimand is None or estimand == native_estimand(manifest) or "rate" in section:
+        return None  # a fault at a rate hits every layer at once
     if estimand not in ESTIMANDS:
         raise ProgipError(f"estimand={estimand!r} is not one of {', '.join(ESTIMANDS)}")
     layers = manifest.get("layers")

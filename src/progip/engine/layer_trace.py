@@ -3,6 +3,7 @@
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -10,8 +11,6 @@ from torch import Tensor
 from progip import records
 from progip.engine.pipeline import Observation, Pipeline
 from progip.engine.reference import ReferenceExecutor
-from progip.fault_models.base import Site
-from progip.fault_models.single_bit_flip import NO_BIT
 from progip.ood_methods.base import EnterPass, no_pass
 
 #: what a pass hands on: rows of the trace that stand for no module
@@ -41,13 +40,13 @@ class TracingPipeline(Pipeline):
     those of an executor, so they see what a fault has done.
 
     Args:
-        view_of: the (layer, call) whose input an executor has already given a view of its own.
+        views_of: each (layer, call) whose input an executor has given a view of its own.
     """
 
-    def __init__(self, inner: Pipeline, view_of: tuple[str, int] | None) -> None:
+    def __init__(self, inner: Pipeline, views_of: set[tuple[str, int]]) -> None:
         super().__init__(inner.network, inner.method, inner.ranges)
         self.trace: dict[tuple[str, str, int], Tensor] = {}
-        self._view_of = view_of
+        self._views_of = views_of
         self._batch = 0
 
     def __call__(self, images: Tensor, enter: EnterPass = no_pass) -> Observation:
@@ -67,7 +66,7 @@ class TracingPipeline(Pipeline):
             if not args[0].requires_grad:
                 return None
             key = (name, counts.get(name, 0))
-            view = args[0] if key == self._view_of else args[0].view_as(args[0])
+            view = args[0] if key in self._views_of else args[0].view_as(args[0])
             view.register_hook(lambda gradient: self._keep("backward", *key, gradient))
             return (view, *args[1:])
 
@@ -95,23 +94,17 @@ class TracingPipeline(Pipeline):
         self.trace[fault_pass, layer, call] = tensor[:groups].detach().clone()
 
 
-def trace_run(
-    pipeline: Pipeline,
-    sites: list[Site],
-    fault_pass: str,
-    images: Tensor,
-    batch_size: int,
-    plan: pa.Table,
-) -> list[LayerDifference]:
+def trace_run(executor: ReferenceExecutor, plan: pa.Table) -> list[LayerDifference]:
     """How every module's tensor differs between a planned run (one row) and its golden run."""
-    row = plan.to_pylist()[0]
-    view_of = (row["layer"], row["call"]) if fault_pass == "backward" else None
-    tracing = TracingPipeline(pipeline, view_of)
-    executor = ReferenceExecutor(tracing, sites, fault_pass, images, batch_size)
-    executor.run(plan)
+    hits = executor.hits(plan)
+    hit = {executor.sites[i].key for i in hits.site.tolist()}
+    tracing = TracingPipeline(
+        executor.pipeline, hit if executor.fault_pass == "backward" else set()
+    )
+    executor.on(tracing, lambda _: hits).run(plan)
     faulty = dict(tracing.trace)
-    golden_plan = pa.Table.from_pylist([{**row, "bit": NO_BIT}], schema=records.PLAN)
-    executor.run(golden_plan)
+    harmless = hits._replace(mask=np.zeros_like(hits.mask))
+    executor.on(tracing, lambda _: harmless).run(plan)
     return [
         _difference(key, golden, faulty[key])
         for key, golden in sorted(

@@ -23,7 +23,7 @@ class Observation(NamedTuple):
         score: (B,) float64.
         excess_first, excess_second: (B, range sites) how far the outputs of each range-checked
             layer leave the clean range in each forward pass, in widths of that range; negative
-            inside, NaN where an output is NaN.
+            inside, NaN where an output is NaN, -1 in a pass that the method does not make.
     """
 
     logits: Tensor
@@ -66,4 +66,9 @@ class Pipeline:
     def _stack(self, columns: dict[Call, Tensor], images: Tensor) -> Tensor:
         if not self.ranges.sites:
             return images.new_full((len(images), 0), 0.0)
-        return torch.stack([columns[site].detach() for site in self.ranges.sites], 1)
+        return torch.stack(self._in_order(columns, images), 1)
+
+    def _in_order(self, columns: dict[Call, Tensor], images: Tensor) -> list[Tensor]:
+        if not columns:
+            return [images.new_full((len(images),), -1.0)] * len(self.ranges.sites)
+        return [columns[site].detach() for site in self.ranges.sites]

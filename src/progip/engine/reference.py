@@ -1,5 +1,6 @@
 """The reference executor: plain hooks, every run executed whole. The oracle for all others."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,11 +11,14 @@ from torch import Tensor
 
 from progip.engine.observe import observed_columns
 from progip.engine.pipeline import Pipeline
-from progip.fault_models.base import Site
+from progip.fault_models.base import Hits, Site, digests, named_hits
+
+#: the hits of some planned runs (``records.PLAN``)
+Draw = Callable[[pa.Table], Hits]
 
 
 class ReferenceExecutor:
-    """Executes planned runs in batches of a fixed shape, another fault in every row.
+    """Executes planned runs in batches of a fixed shape, other faults in every row.
 
     Args:
         pipeline: the detector.
@@ -23,6 +27,8 @@ class ReferenceExecutor:
         images: (n, channels, height, width) evaluation images, on the device to run on.
         batch_size: rows of every batch; the last one is padded, so that golden and faulty rows
             always use the same kernels.
+        draw: gives the hits of planned runs where the plan does not name them, one a row; called
+            for one batch at a time, so that many hits need little memory.
     """
 
     golden_seconds = 0.0  # it computes no golden values
@@ -34,11 +40,14 @@ class ReferenceExecutor:
         fault_pass: str,
         images: Tensor,
         batch_size: int,
+        draw: Draw | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.fault_pass = fault_pass
         self.images = images
         self.batch_size = max(batch_size, 2)  # one row alone would use other kernels
+        self.sites = sites
+        self._draw = draw
         self._shapes = {site.key: site.shape for site in sites}
         self._modules = {
             name: module
@@ -51,65 +60,69 @@ class ReferenceExecutor:
         self._fired = np.zeros(0, dtype=np.int64)
         self._values: list[tuple[np.ndarray, Tensor, Tensor]] = []
 
+    def hits(self, plan: pa.Table) -> Hits:
+        """What planned runs (``records.PLAN``) do to values."""
+        return named_hits(self.sites, plan) if self._draw is None else self._draw(plan)
+
+    def on(self, pipeline: Pipeline, draw: Draw) -> "ReferenceExecutor":
+        """The same executor with another pipeline around the same network, and other hits."""
+        return ReferenceExecutor(
+            pipeline, self.sites, self.fault_pass, self.images, self.batch_size, draw
+        )
+
     def run(self, plan: pa.Table) -> dict[str, np.ndarray]:
         """Execute every row of a plan (``records.PLAN``).
 
         Returns:
             one array a column of ``records.OBSERVED`` that execution measures: ``value_before``,
-            ``value_after`` and the columns of ``observed_columns``.
+            ``value_after`` and the columns of ``observed_columns``. With ``draw`` the two values
+            are NaN, and the columns of ``records.MANY`` are there, too.
 
         Raises:
             RuntimeError: a planned fault did not fire exactly once.
         """
-        columns = {name: plan[name].to_numpy() for name in ("sample_index", "call", "neuron")}
-        layers, bits = plan["layer"].to_pylist(), plan["bit"].to_numpy()
-        masks = np.where(bits >= 0, np.int64(1) << np.maximum(bits, 0).astype(np.int64), 0)
-        masks = masks.astype(np.uint32).view(np.int32)
         parts = []
         with self._hooks():
             for start in range(0, len(plan), self.batch_size):
-                rows = slice(start, min(start + self.batch_size, len(plan)))
-                parts.append(
-                    self._run_batch(
-                        columns["sample_index"][rows],
-                        layers[rows],
-                        columns["call"][rows],
-                        columns["neuron"][rows],
-                        masks[rows],
-                    )
-                )
+                part = plan.slice(start, self.batch_size)
+                hits = self.hits(part)
+                columns = self._run_batch(part["sample_index"].to_numpy(), hits)
+                if self._draw is not None:
+                    columns["hits"] = np.bincount(hits.row, minlength=len(part)).astype(np.int32)
+                    columns["fault_digest"] = digests(hits, len(part))
+                parts.append(columns)
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
-    def _run_batch(
-        self,
-        samples: np.ndarray,
-        layers: list[str],
-        calls: np.ndarray,
-        neurons: np.ndarray,
-        masks: np.ndarray,
-    ) -> dict[str, np.ndarray]:
+    def _run_batch(self, samples: np.ndarray, hits: Hits) -> dict[str, np.ndarray]:
         self._faults.clear()
         self._values.clear()
         self._fired = np.zeros(len(samples), dtype=np.int64)
-        by_site: dict[tuple[str, int], list[int]] = {}
-        for row, key in enumerate(zip(layers, calls.tolist(), strict=True)):
-            by_site.setdefault(key, []).append(row)
-        for key, members in by_site.items():
-            rows = np.array(members)
-            self._faults[key] = (rows, neurons[rows], masks[rows])
+        masks = hits.mask.view(np.int32)
+        order = np.argsort(hits.site, kind="stable")
+        hit, starts = np.unique(hits.site[order], return_index=True)
+        for site, members in zip(hit.tolist(), np.split(order, starts[1:]), strict=False):
+            key = self.sites[site].key
+            self._faults[key] = (hits.row[members], hits.neuron[members], masks[members])
         padded = np.resize(samples, self.batch_size)
         observation = self.pipeline(
             self.images[torch.from_numpy(padded).to(self.images.device)], self._enter
         )
-        wrong = np.flatnonzero(self._fired != 1)
+        planned = np.bincount(hits.row, minlength=len(samples))
+        wrong = np.flatnonzero(self._fired != planned)
         if len(wrong):
             row = int(wrong[0])
+            first = self.sites[hits.site[np.searchsorted(hits.row, row)]]
             raise RuntimeError(
-                f"{len(wrong)} planned faults did not fire exactly once; the first, in layer "
-                f"'{layers[row]}' call {calls[row]} of the {self.fault_pass} pass, fired "
-                f"{self._fired[row]} times"
+                f"{len(wrong)} runs whose planned faults did not fire exactly once; the first, in "
+                f"layer '{first.layer}' call {first.call} of the {self.fault_pass} pass and "
+                f"{planned[row] - 1} other places, fired {self._fired[row]} times"
             )
         result = observed_columns(observation, self.pipeline.ranges.sites, len(samples))
+        if self._draw is not None:
+            result["value_before"] = result["value_after"] = np.full(
+                len(samples), np.nan, dtype=np.float32
+            )
+            return result
         order = np.argsort(np.concatenate([rows for rows, _, _ in self._values]))
         for name, position in (("value_before", 1), ("value_after", 2)):
             values = torch.cat([value[position] for value in self._values])  # type: ignore[misc]
@@ -124,8 +137,9 @@ class ReferenceExecutor:
                     lambda m, a, name=name: self._before_call(a, name)
                 )
             else:
+                # before the hooks of a correcting protection: it sees what the fault did
                 handle = module.register_forward_hook(
-                    lambda m, a, o, name=name: self._after_call(o, name)
+                    lambda m, a, o, name=name: self._after_call(o, name), prepend=True
                 )
             stack.callback(handle.remove)
         return stack
@@ -167,6 +181,7 @@ class ReferenceExecutor:
         before = bits[index]
         after = before ^ torch.from_numpy(masks).to(tensor.device)
         bits[index] = after
-        self._fired[rows] += 1
-        self._values.append((rows, before, after))
+        np.add.at(self._fired, rows, 1)
+        if self._draw is None:
+            self._values.append((rows, before, after))
         return flipped

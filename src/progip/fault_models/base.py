@@ -1,7 +1,9 @@
 """What a fault model is: it draws the plan of a cell, before anything is executed."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -52,11 +54,39 @@ class Atoms:
     probability: np.ndarray
 
 
+class Hits(NamedTuple):
+    """What planned faults do to values, one element a hit value, all of shape (hits,).
+
+    No value of a run is named twice.
+
+    Attributes:
+        row: int64; position of the run in the plan, ascending.
+        site: int64; position in the sites that ``FaultModel.select`` returned.
+        neuron: int64; flat index into one sample's tensor, channels first.
+        mask: uint32; the bits to flip, 0 for a fault that flips nothing.
+    """
+
+    row: np.ndarray
+    site: np.ndarray
+    neuron: np.ndarray
+    mask: np.ndarray
+
+
+BITS = 32  # of a float32 value
+NO_BIT = -1
+
+
 @dataclass(kw_only=True)
 class FaultModel(ABC):
-    """One fault model; the dataclass fields of a subclass are the options of its YAML file."""
+    """One fault model; the dataclass fields of a subclass are the options of its YAML file.
+
+    Class attributes:
+        many: whether a run has any number of hits, drawn by ``hits`` and not named in the plan.
+    """
 
     name: str
+
+    many: ClassVar[bool] = False
 
     @abstractmethod
     def select(self, sites: list[Site]) -> list[Site]:
@@ -76,6 +106,15 @@ class FaultModel(ABC):
             key: names the cell.
         """
 
+    def hits(self, sites: list[Site], plan: pa.Table, seed: int, key: str) -> Hits:
+        """What the planned runs do to values: by default the one bit that each row names.
+
+        Args:
+            sites, seed, key: those that ``plan`` was called with.
+            plan: rows of ``records.PLAN``, any of them in any order.
+        """
+        return named_hits(sites, plan)
+
     def atoms(self, sites: list[Site]) -> Atoms:
         """Every (site, bit) with its probability under ``plan``; neuron and image are uniform.
 
@@ -86,3 +125,44 @@ class FaultModel(ABC):
             f"fault_model '{self.name}': its faults are not one bit of one neuron, so they have no "
             "strata; use sampling=uniform"
         )
+
+
+def named_hits(sites: list[Site], plan: pa.Table) -> Hits:
+    """The hits that the columns layer, call, neuron and bit of a plan name, one a row.
+
+    Raises:
+        KeyError: a row names a layer that is not among the sites.
+    """
+    position = {site.key: i for i, site in enumerate(sites)}
+    keys = zip(plan["layer"].to_pylist(), plan["call"].to_pylist(), strict=True)
+    bit = plan["bit"].to_numpy()
+    mask = np.where(bit == NO_BIT, 0, np.uint32(1) << np.maximum(bit, 0).astype(np.uint32))
+    return Hits(
+        np.arange(len(plan)),
+        np.array([position[key] for key in keys], dtype=np.int64),
+        plan["neuron"].to_numpy(),
+        mask.astype(np.uint32),
+    )
+
+
+def digests(hits: Hits, rows: int) -> np.ndarray:
+    """(rows,) int64: a hash of the hits of each row of a plan; 0 where there is none.
+
+    What a row keeps of its hits where it cannot name them all: a replay must draw the same.
+    """
+    content = np.stack([hits.site, hits.neuron, hits.mask.astype(np.int64)], 1)
+    ends = np.searchsorted(hits.row, np.arange(rows + 1))
+    result = np.zeros(rows, dtype=np.int64)
+    for row in np.flatnonzero(np.diff(ends)):
+        part = content[ends[row] : ends[row + 1]].tobytes()
+        digest = hashlib.blake2b(part, digest_size=8).digest()
+        result[row] = np.frombuffer(digest, dtype=np.int64)[0]
+    return result
+
+
+def check_bits(owner: str, bits: list[int]) -> None:
+    """Raise ProgipError unless ``bits`` are distinct bits of a word, at least one."""
+    if not bits or len(set(bits)) != len(bits):
+        raise ProgipError(f"fault_model '{owner}': bits must be distinct and at least one")
+    if any(bit not in range(BITS) for bit in bits):
+        raise ProgipError(f"fault_model '{owner}': bits must lie in 0..31, got {list(bits)}")

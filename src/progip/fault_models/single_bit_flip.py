@@ -1,6 +1,5 @@
 """One bit of one neuron of one layer: the single-event upset of most of the literature."""
 
-import re
 from abc import abstractmethod
 from dataclasses import dataclass, field
 
@@ -9,59 +8,29 @@ import pyarrow as pa
 
 from progip import records
 from progip.errors import ProgipError
-from progip.fault_models.base import Atoms, FaultModel, Site
+from progip.fault_models.base import NO_BIT, Atoms, Site, check_bits
+from progip.fault_models.layers import InLayers
 from progip.fault_models.random import integers, uniforms
-
-NO_BIT = -1
 
 
 @dataclass(kw_only=True)
-class SingleNeuron(FaultModel):
+class SingleNeuron(InLayers):
     """One neuron of one layer a run; what happens to it is up to the subclass.
 
     Attributes:
-        layer_types: class names of the modules that can be hit.
-        layers: regular expression a layer's full name must match; null for all.
         weighting: ``layer`` (every layer equally likely, as in the ProGIP source) or ``neuron``
             (every neuron equally likely, so that large layers are hit more often).
     """
 
-    layer_types: list[str] = field(default_factory=lambda: ["Conv2d", "Linear"])
-    layers: str | None = None
     weighting: str = "layer"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.weighting not in ("layer", "neuron"):
             raise ProgipError(
                 f"fault_model '{self.name}': weighting={self.weighting!r} is not one of "
                 "layer, neuron"
             )
-        try:
-            re.compile(self.layers or "")
-        except re.error as error:
-            raise ProgipError(
-                f"fault_model '{self.name}': layers={self.layers!r} is not a regular expression: "
-                f"{error}"
-            ) from error
-
-    def select(self, sites: list[Site]) -> list[Site]:
-        typed = [s for s in sites if s.kind in self.layer_types]
-        if not typed:
-            kinds = ", ".join(sorted({s.kind for s in sites}))
-            raise ProgipError(
-                f"fault_model '{self.name}': no layer of type {', '.join(self.layer_types)} in "
-                f"this pass; its layer types are {kinds}"
-            )
-        if self.layers is None:
-            return typed
-        chosen = [s for s in typed if re.fullmatch(self.layers, s.layer)]
-        if not chosen:
-            names = ", ".join(dict.fromkeys(s.layer for s in typed))
-            raise ProgipError(
-                f"fault_model '{self.name}': layers={self.layers!r} matches no layer; there are "
-                f"{names}"
-            )
-        return chosen
 
     def plan(
         self, sites: list[Site], images: int, seed: int, key: str, start: int, stop: int
@@ -123,12 +92,7 @@ class SingleBitFlip(SingleNeuron):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.bits or len(set(self.bits)) != len(self.bits):
-            raise ProgipError(f"fault_model '{self.name}': bits must be distinct and at least one")
-        if any(bit not in range(32) for bit in self.bits):
-            raise ProgipError(
-                f"fault_model '{self.name}': bits must lie in 0..31, got {list(self.bits)}"
-            )
+        check_bits(self.name, self.bits)
 
     def _every_bit(self) -> np.ndarray:
         return np.array(self.bits, dtype=np.int8)

@@ -1,7 +1,8 @@
-"""What a gradient-based input-perturbation (GIP) detector is: one pure function of a batch.
+"""What an OOD method is: one pure function of a batch that announces its passes.
 
-The function shows its three passes: forward, gradient, perturbation, second forward. Executors run
-that one function, with hooks that flip bits or by tracing it; a method never knows about faults.
+Of a gradient-based input-perturbation (GIP) detector they are forward, gradient (and perturbation),
+second forward. Executors run that one function, with hooks that flip bits or by tracing it; a
+method never knows about faults.
 """
 
 from abc import ABC, abstractmethod
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from progip.errors import ProgipError
+from progip.records import PASSES, POPULATIONS
 
 EnterPass = Callable[[str], None]
 
@@ -39,39 +41,28 @@ def no_pass(name: str) -> None:
 
 @dataclass(kw_only=True)
 class OODMethod(ABC):
-    """One detector; the dataclass fields of a subclass are the options of its YAML file.
+    """One method; the dataclass fields of a subclass are the options of its YAML file.
 
     Attributes:
         name: what result rows call it; the name of its YAML file.
-        epsilon: size of the perturbation, in [0, 1] pixel units.
-        std: per-channel divisor of the input normalisation; the step is divided by it.
-        sign: ``ge`` (+1 where the gradient is >= 0, else -1, so NaN gives -1; the published code)
-            or ``sign`` (torch.sign: 0 at 0 and, in PyTorch, at NaN, too).
-        rescale: ``std`` (the step divided by std for every image) or ``none`` (epsilon in
-            normalised units, which the published ODIN code applies to all but the first image of
-            a batch; kept to reproduce those numbers).
 
     Class attributes:
         gradient_vanishes: whether a corrupted forward pass can drive the gradient to zero, so that
             an almost-zero gradient is a symptom of a fault (ProGIP, first detector).
+        passes: those that ``detect`` announces; a fault can hit no other.
+        verdicts: whether it tells in- from out-of-distribution inputs at all.
     """
 
     name: str
-    epsilon: float = 0.0014
-    std: list[float] = field(default_factory=lambda: [1.0])
-    sign: str = "ge"
-    rescale: str = "std"
 
     gradient_vanishes: ClassVar[bool]
+    passes: ClassVar[tuple[str, ...]] = PASSES
+    verdicts: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        check_choice(self.name, "sign", self.sign, ("ge", "sign"))
-        check_choice(self.name, "rescale", self.rescale, ("std", "none"))
-        if self.epsilon < 0 or any(s <= 0 for s in self.std):
-            raise ProgipError(
-                f"ood_method '{self.name}': epsilon must not be negative and every std must be "
-                f"positive, got epsilon={self.epsilon}, std={list(self.std)}"
-            )
+    @property
+    def populations(self) -> tuple[str, ...]:
+        """Those whose images it can be asked about."""
+        return POPULATIONS if self.verdicts else ("id",)
 
     def fit(self, network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Run the network over (images, labels) batches of ID training data and learn from them.
@@ -90,12 +81,48 @@ class OODMethod(ABC):
     def load_state(self, state: dict[str, Tensor]) -> None:  # noqa: B027  optional
         """Take back what ``state`` gave."""
 
+    @abstractmethod
     def detect(self, network: nn.Module, images: Tensor, enter: EnterPass = no_pass) -> Detection:
-        """Run the three passes on images (B, channels, height, width), already normalised.
+        """Run every pass on images (B, channels, height, width), already normalised.
 
         ``enter`` is told the name of each pass just before it begins. Parameters of the network
         are expected to be frozen and the network in eval mode.
         """
+
+    def score(self, network: nn.Module, images: Tensor) -> Tensor:
+        """The confidence score (B,) float64 of ``detect``."""
+        return self.detect(network, images).score
+
+
+@dataclass(kw_only=True)
+class InputPerturbation(OODMethod):
+    """A detector that scores its input after a step along the gradient of its own loss.
+
+    Attributes:
+        epsilon: size of the perturbation, in [0, 1] pixel units.
+        std: per-channel divisor of the input normalisation; the step is divided by it.
+        sign: ``ge`` (+1 where the gradient is >= 0, else -1, so NaN gives -1; the published code)
+            or ``sign`` (torch.sign: 0 at 0 and, in PyTorch, at NaN, too).
+        rescale: ``std`` (the step divided by std for every image) or ``none`` (epsilon in
+            normalised units, which the published ODIN code applies to all but the first image of
+            a batch; kept to reproduce those numbers).
+    """
+
+    epsilon: float = 0.0014
+    std: list[float] = field(default_factory=lambda: [1.0])
+    sign: str = "ge"
+    rescale: str = "std"
+
+    def __post_init__(self) -> None:
+        check_choice(self.name, "sign", self.sign, ("ge", "sign"))
+        check_choice(self.name, "rescale", self.rescale, ("std", "none"))
+        if self.epsilon < 0 or any(s <= 0 for s in self.std):
+            raise ProgipError(
+                f"ood_method '{self.name}': epsilon must not be negative and every std must be "
+                f"positive, got epsilon={self.epsilon}, std={list(self.std)}"
+            )
+
+    def detect(self, network: nn.Module, images: Tensor, enter: EnterPass = no_pass) -> Detection:
         images = images.detach().requires_grad_(True)
         with torch.enable_grad():
             enter("first_forward")
@@ -107,10 +134,6 @@ class OODMethod(ABC):
             enter("second_forward")
             score = self.second_forward(network, perturbed)
         return Detection(logits.detach(), gradient, perturbed, score)
-
-    def score(self, network: nn.Module, images: Tensor) -> Tensor:
-        """The confidence score (B,) float64 of ``detect``."""
-        return self.detect(network, images).score
 
     def perturb(self, images: Tensor, gradient: Tensor) -> Tensor:
         """x - epsilon * sign(gradient) / std; no clamp to the valid pixel range."""

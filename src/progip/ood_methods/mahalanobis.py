@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from progip.errors import ProgipError
 from progip.models.features import penultimate_module
-from progip.ood_methods.base import OODMethod, check_choice
+from progip.ood_methods.base import InputPerturbation, check_choice
 
 
 @dataclass(kw_only=True)
-class Mahalanobis(OODMethod):
+class Mahalanobis(InputPerturbation):
     """Mahalanobis distance-based confidence on one feature layer (Lee et al., NeurIPS 2018).
 
     M(x) = max_c -(f(x) - mu_c)^T P (f(x) - mu_c), with class means mu_c and P the pseudo-inverse

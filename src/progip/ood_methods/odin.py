@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from progip.errors import ProgipError
-from progip.ood_methods.base import OODMethod
+from progip.ood_methods.base import InputPerturbation
 
 
 @dataclass(kw_only=True)
-class ODIN(OODMethod):
+class ODIN(InputPerturbation):
     """Out-of-DIstribution detector for Neural networks (Liang, Li, Srikant, ICLR 2018).
 
     The loss of an image is the cross-entropy of logits / T with the predicted class, the score is

@@ -19,5 +19,5 @@ class NoProtection(Protection):
         return {}
 
     def judge(self, evidence: Evidence, thresholds: Mapping[str, float]) -> Judgement:
-        count = len(evidence["score"])
+        count = len(next(iter(evidence.values())))
         return Judgement(np.zeros(count, dtype=bool), np.full(count, "", dtype=object))

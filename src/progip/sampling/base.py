@@ -29,8 +29,12 @@ class Population:
         return self.fault_model.atoms(self.sites)
 
     @property
-    def size(self) -> int:
-        """Number of different faults: images x neurons x bits."""
+    def size(self) -> int | None:
+        """Number of different faults: images x neurons x bits; None where they cannot be counted,
+        because a fault hits any number of neurons.
+        """
+        if self.fault_model.many:
+            return None
         atoms = self.atoms
         neurons = np.array([site.neurons for site in self.sites])[atoms.site]
         return len(self.correct) * int(neurons.sum())

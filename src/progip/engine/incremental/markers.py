@@ -143,4 +143,4 @@ class MarkedPipeline(Pipeline):
         )
 
     def _stack(self, columns: dict[Call, Tensor], images: Tensor) -> Any:
-        return [columns[site] for site in self.ranges.sites]
+        return self._in_order(columns, images)

@@ -82,6 +82,7 @@ class Schedule:
         release, golden_release: for each step, the nodes that no later one reads.
         stored: nodes whose golden values the sweep reads.
         outputs: as in ``Traced``, aliases resolved.
+        constant: the values, for any batch, of those outputs that no image changes.
     """
 
     def __init__(self, traced: Traced, selected: set[int]) -> None:
@@ -98,6 +99,7 @@ class Schedule:
                 continue
             self._add(number, node, number in selected, steps)
         self.outputs = [self._root(n) for n in traced.outputs]
+        self.constant = {n: traced.constants[n] for n in self.outputs if n in traced.constants}
         self.steps = self._reachable(steps)
         self.stored = self._stored()
         self.golden_steps = steps
@@ -233,7 +235,7 @@ class Schedule:
         return source.target is aten.convolution_backward.default
 
     def _stored(self) -> set[int]:
-        stored = set(self.outputs)
+        stored = {node for node in self.outputs if node not in self.constant}
         for step in self.steps:
             if step.compare or step.site:
                 stored.add(step.node)

@@ -60,7 +60,10 @@ class Sweep:
     def run(self) -> list[Tensor]:
         """The observed outputs, one row a run."""
         index = torch.from_numpy(self.rows).to(self.device)
-        wanted = set(self.schedule.outputs)
+        constant = self.schedule.constant
+        wanted = {node for node in self.schedule.outputs if node not in constant}
+        for node, value in constant.items():
+            self._results[node] = value[:1].expand(len(self.rows), *value.shape[1:])
         for node in wanted:
             layout = self.schedule.layouts[node]
             self._results[node] = layout.rows(self.golden[node])[index]

@@ -1,0 +1,122 @@
+"""What a fault at a rate does to a value it hits: which bits of the float32 word it flips."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from progip.errors import ProgipError
+from progip.fault_models.at_rate import AtRate
+from progip.fault_models.base import BITS, check_bits
+from progip.fault_models.random import integers
+
+
+@dataclass(kw_only=True)
+class DistinctBits(AtRate):
+    """A hit flips ``number`` distinct bits, every choice of them equally likely.
+
+    Attributes:
+        number: of bits, 1 to 32; six in the source (ResNet experiments).
+    """
+
+    number: int = 6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.number <= BITS:
+            raise ProgipError(
+                f"fault_model '{self.name}': number={self.number} bits of a word of {BITS}; give 1 "
+                f"to {BITS}"
+            )
+
+    @property
+    def draws(self) -> int:  # type: ignore[override]
+        return self.number
+
+    def _masks(self, uniform: np.ndarray) -> np.ndarray:
+        order = np.tile(np.arange(BITS, dtype=np.uint32), (len(uniform), 1))
+        rows = np.arange(len(uniform))
+        mask = np.zeros(len(uniform), dtype=np.uint32)
+        for i in range(self.number):  # the first steps of a Fisher-Yates shuffle
+            chosen = i + integers(uniform[:, i], BITS - i)
+            mask |= np.uint32(1) << order[rows, chosen]
+            order[rows, chosen] = order[:, i]
+        return mask
+
+
+@dataclass(kw_only=True)
+class OneBit(AtRate):
+    """A hit flips one bit.
+
+    Attributes:
+        bits: the bits that can be hit, uniformly; 0 is the least significant, 31 the sign.
+    """
+
+    bits: list[int] = field(default_factory=lambda: list(range(BITS)))
+
+    draws: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bits(self.name, self.bits)
+
+    def _masks(self, uniform: np.ndarray) -> np.ndarray:
+        chosen = np.array(self.bits, dtype=np.uint32)[integers(uniform[:, 0], len(self.bits))]
+        return np.uint32(1) << chosen
+
+
+@dataclass(kw_only=True)
+class Burst(AtRate):
+    """A hit flips ``length`` adjacent bits, every place of them in the word equally likely.
+
+    Attributes:
+        length: of the burst in bits, 1 to 32.
+    """
+
+    length: int = 2
+
+    draws: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.length <= BITS:
+            raise ProgipError(
+                f"fault_model '{self.name}': length={self.length} bits of a word of {BITS}; give 1 "
+                f"to {BITS}"
+            )
+
+    def _masks(self, uniform: np.ndarray) -> np.ndarray:
+        first = integers(uniform[:, 0], BITS - self.length + 1)
+        burst = (np.int64(1) << self.length) - 1
+        return (burst << first).astype(np.uint32)
+
+
+@dataclass(kw_only=True)
+class WordError(AtRate):
+    """A hit flips a random bit, and errors spread from it: the source's VGG-16 experiments.
+
+    Every bit next to a flipped one flips, too, with probability ``spread``, outwards on both sides
+    and each side on its own, until one does not flip or the word ends.
+
+    Attributes:
+        spread: 0 to 1; .75 in the source, which flips 6.25 bits in the mean.
+    """
+
+    spread: float = 0.75
+
+    draws: ClassVar[int] = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.spread <= 1:
+            raise ProgipError(
+                f"fault_model '{self.name}': spread={self.spread} is not a probability; give 0 to 1"
+            )
+
+    def _masks(self, uniform: np.ndarray) -> np.ndarray:
+        centre = integers(uniform[:, 0], BITS)
+        reached = self.spread ** np.arange(1, BITS)  # probability of at least so many steps
+        below = np.minimum((uniform[:, 1:2] < reached).sum(1), centre)
+        above = np.minimum((uniform[:, 2:3] < reached).sum(1), BITS - 1 - centre)
+        ones = (np.int64(1) << (below + above + 1)) - 1
+        return (ones << (centre - below)).astype(np.uint32)
