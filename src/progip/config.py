@@ -26,6 +26,7 @@ from progip.fault_models.base import FaultModel
 from progip.models.base import Model
 from progip.ood_methods.base import OODMethod
 from progip.protections.base import Protection
+from progip.protections.correcting import Correcting
 from progip.sampling.base import SamplingPlan
 from progip.stopping.base import StoppingRule
 
@@ -128,6 +129,7 @@ def cell_settings(cfg: DictConfig) -> CellSettings:
     parts: dict[str, Any] = {
         group: build(cfg[group], base, group) for group, base in GROUPS.items()
     }
+    protection = parts["protection"]
     subject = SubjectSettings(
         model=parts["model"],
         dataset=parts["dataset"],
@@ -137,13 +139,14 @@ def cell_settings(cfg: DictConfig) -> CellSettings:
         golden_memory=cfg.golden_memory,
         channels_last=cfg.channels_last,
         device=cfg.device,
+        correction=protection if isinstance(protection, Correcting) else None,
     )
     return CellSettings(
         subject=subject,
         population=cfg.population,
         fault_model=parts["fault_model"],
         fault_pass=cfg.fault_pass.name,
-        protection=parts["protection"],
+        protection=protection,
         runs=cfg.runs,
         seed=cfg.seed,
         folder=cell_folder(cfg),

@@ -74,6 +74,23 @@ MANY = pa.schema(
     ]
 )
 
+#: what a correcting protection did in a fault-free execution.
+GOLDEN_CORRECTION = pa.schema(
+    [
+        ("flagged", pa.bool_()),  # it found an error, in whichever forward pass
+        ("corrected", pa.int64()),  # values that it changed, in all forward passes
+    ]
+)
+
+#: the same in a run, and how well it met the hits (in the pass that was hit, if that is a forward).
+CORRECTION = pa.schema(
+    [
+        *GOLDEN_CORRECTION,
+        ("corrected_hit", pa.int64()),  # changed values that a fault had hit
+        ("hits_corrected", pa.int32()),  # hits that were corrected in at least one place
+    ]
+)
+
 #: the outcome: functions of the observation and of the OOD threshold, the same for all protections.
 OUTCOME = pa.schema(
     [

@@ -54,9 +54,10 @@ def reference_executor(
 class Execution:
     """Executes the planned runs of one cell.
 
-    Faults that hit any number of neurons change nearly everything, so their runs are executed
-    whole. Else, with the incremental executor, a share of the runs (``settings.self_check``) is
-    executed by the reference, too, and must agree in every column, bit for bit.
+    Faults that hit any number of neurons change nearly everything, and of corrections more is to be
+    observed than the incremental executor does: such runs are executed whole. Else, with the
+    incremental executor, a share of the runs (``settings.self_check``) is executed by the
+    reference, too, and must agree in every column, bit for bit.
     """
 
     def __init__(self, settings: CellSettings, subject: Subject, sites: list[Site]) -> None:
@@ -65,7 +66,8 @@ class Execution:
         self._reference = reference_executor(settings, subject, sites)
         self._executor: Executor = self._reference
         self._every = round(1 / settings.self_check) if settings.self_check > 0 else 0
-        if settings.executor == "incremental" and not settings.fault_model.many:
+        whole = settings.fault_model.many or settings.subject.correction is not None
+        if settings.executor == "incremental" and not whole:
             try:
                 traced = subject.traced
                 if isinstance(traced, NotTraceable):

@@ -1,13 +1,11 @@
 """Golden work: all that is computed fault-free, once per subject, kept by content hash."""
 
-import hashlib
 import json
 import logging
 import os
-import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from progip import __version__, records
-from progip.cache import cache_root
+from progip import records
+from progip.campaign.content_cache import cache_folder, content_key
 from progip.datasets.base import Split
 from progip.engine.observe import golden_table
 from progip.engine.pipeline import Pipeline
@@ -43,6 +40,7 @@ TABLES: list[tuple[str, Split]] = [
 
 #: normalised images on the device, and labels, by (population, split)
 CleanData = dict[tuple[str, Split], tuple[Tensor, np.ndarray]]
+MakePipeline = Callable[[nn.Module, OODMethod, RangeTable], Pipeline]
 
 
 @dataclass
@@ -65,6 +63,7 @@ def golden_work(
     train: Iterator[tuple[Tensor, Tensor]],
     batch_size: int,
     content: dict[str, Any],
+    make: MakePipeline = Pipeline,
 ) -> Golden:
     """Fit the method, profile the ranges and observe every clean image, or load all of it.
 
@@ -74,22 +73,15 @@ def golden_work(
         data: (normalised images on the device, labels) by (population, split), see ``TABLES``.
         train: (images, labels) batches of ID training data; consumed only when computing.
         content: what the results depend on; its hash names the cache folder.
+        make: the pipeline around the network.
     """
-    content_key = json.dumps([content, _machine(data), batch_size], sort_keys=True)
-    key = hashlib.sha256(content_key.encode()).hexdigest()[:24]
-    root = cache_root() / "golden"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ProgipError(
-            f"cannot write the cache folder {root} ({error.strerror}); set PROGIP_CACHE to a "
-            "folder you can write"
-        ) from error
+    images = next(iter(data.values()))[0]
+    root, key = cache_folder("golden"), content_key(content, images, batch_size)
     folder = root / key
     with FileLock(root / f"{key}.lock"):
         if (folder / "ranges.json").exists():
             golden = _load(folder, method, list(data))
-            if _still_true(golden, network, method, data, batch_size):
+            if _still_true(golden, make(network, method, golden.ranges), data, batch_size):
                 log.info("golden results loaded from %s", folder)
                 return golden
             log.warning("golden results in %s do not recur on this machine; computed again", folder)
@@ -98,7 +90,7 @@ def golden_work(
         example = data["id", "evaluation"][0][:1].repeat(2, 1, 1, 1)
         with profiling(network, find_range_sites(network, example)) as ranges:
             method.fit(network, train)
-        pipeline = Pipeline(network, method, ranges)
+        pipeline = make(network, method, ranges)
         tables = {
             name: golden_table(pipeline, data[name][0], data[name][1], batch_size) for name in data
         }
@@ -111,7 +103,11 @@ def clean_rows(golden: Golden) -> pa.Table:
     """Every golden row as one table (``records.CLEAN``), for what is read without the network."""
     parts = [
         pa.table(
-            [pa.repeat(population, len(table)), pa.repeat(split, len(table)), *table.columns],
+            [
+                pa.repeat(population, len(table)),
+                pa.repeat(split, len(table)),
+                *table.select(records.GOLDEN.names).columns,
+            ],
             schema=records.CLEAN,
         )
         for (population, split), table in golden.tables.items()
@@ -119,30 +115,8 @@ def clean_rows(golden: Golden) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def _machine(data: CleanData) -> dict[str, Any]:
-    """Kernels, and so the last bits of results, depend on these."""
-    device = next(iter(data.values()))[0].device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {
-        "progip": __version__,
-        "torch": torch.__version__,
-        "device": device.type,
-        "name": name,
-        "strides": list(next(iter(data.values()))[0].stride()[1:]),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _still_true(
-    golden: Golden,
-    network: nn.Module,
-    method: OODMethod,
-    data: CleanData,
-    batch_size: int,
-) -> bool:
+def _still_true(golden: Golden, pipeline: Pipeline, data: CleanData, batch_size: int) -> bool:
     tensor, labels = data["id", "evaluation"]
-    pipeline = Pipeline(network, method, golden.ranges)
     fresh = golden_table(pipeline, tensor[:batch_size], labels[:batch_size], batch_size)
     return bool(fresh.equals(golden.tables["id", "evaluation"].slice(0, len(fresh))))
 

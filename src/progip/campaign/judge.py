@@ -31,12 +31,15 @@ def golden_evidence(golden: pa.Table, verdicts: bool = True) -> Evidence:
             ProgipError.
     """
     names = [name for name in EVIDENCE if verdicts or name not in _OF_VERDICTS]
+    names += [name for name in records.GOLDEN_CORRECTION.names if name in golden.column_names]
     return _Observed({name: golden[name].to_numpy() for name in names})
 
 
 def faulty_evidence(observed: pa.Table) -> Evidence:
     """What a protection sees of runs (``records.execution_schema``)."""
-    return {name: observed[_FAULTY.get(name, name)].to_numpy() for name in EVIDENCE}
+    names = [*EVIDENCE]
+    names += [name for name in records.GOLDEN_CORRECTION.names if name in observed.column_names]
+    return {name: observed[_FAULTY.get(name, name)].to_numpy() for name in names}
 
 
 def outcomes(observed: pa.Table, population: str, ood_threshold: float) -> dict[str, np.ndarray]:

@@ -31,8 +31,9 @@ def run_cell(
 ) -> Path:
     """Bring a cell to its planned number of runs; a finished cell returns at once.
 
-    Protections of the same execution share its runs: what another one has executed is judged, not
-    executed again. Several processes on one cell share its shards.
+    Protections that only watch share executed runs: what another one has executed is judged, not
+    executed again. Correcting ones have runs of their own, with the same faults. Several processes
+    on one cell share its shards.
 
     Args:
         config: the resolved configuration, for the manifest.
@@ -48,7 +49,7 @@ def run_cell(
     if settings.threads:
         torch.set_num_threads(settings.threads)
     folder = settings.folder
-    execution_folder = folder.parent / store.EXECUTION
+    execution_folder = settings.execution_folder
     execution_folder.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     with Progress(folder, settings.label, settings.runs) as progress:
@@ -84,8 +85,8 @@ def _run(
     planner = Planner(settings, subject, sites, execution_folder)
     faults = planner.population.size
     size = settings.sizing.size(settings.runs, faults)
-    seconds = known_seconds_per_run(settings.fault_key)
-    log.info("%s: %s", settings.fault_key, settings.sizing.announcement(size, faults, seconds))
+    seconds = known_seconds_per_run(settings.execution_key)
+    log.info("%s: %s", settings.execution_key, settings.sizing.announcement(size, faults, seconds))
     watch = Watch(settings, folder, size)
     schema = records.execution_schema(*settings.more_columns)
     pilot = settings.sampling.pilot_runs  # what comes after it is planned from its rows
@@ -127,7 +128,7 @@ def _execute(
 ) -> None:
     """Execute the runs that no shard holds yet, and judge each shard as it comes."""
     execution = Execution(settings, subject, planner.population.sites)
-    pace = Pace(settings.shard_size, known_seconds_per_run(settings.fault_key))
+    pace = Pace(settings.shard_size, known_seconds_per_run(settings.execution_key))
     begun, executed = time.monotonic(), 0
     progress.begin(work.runs_done)
     with closing(work.claims(pace.shards, shared=settings.part > 0)) as claims:
@@ -144,7 +145,7 @@ def _execute(
             executed += written
     seconds = time.monotonic() - begun
     if executed:
-        remember_speed(settings.fault_key, seconds / executed)
+        remember_speed(settings.execution_key, seconds / executed)
     log.info(
         "%s: %d runs executed in %.1f s, %.0f runs/s",
         settings.label, executed, seconds, executed / seconds,

@@ -8,6 +8,7 @@ import pyarrow as pa
 import torch
 
 from progip import records
+from progip.campaign import store
 from progip.campaign.sizing import Sizing
 from progip.campaign.tally import RATES
 from progip.datasets.base import Dataset
@@ -17,6 +18,7 @@ from progip.fault_models.base import FaultModel
 from progip.models.base import Model
 from progip.ood_methods.base import OODMethod
 from progip.protections.base import Protection
+from progip.protections.correcting import Correcting
 from progip.sampling.base import SamplingPlan
 from progip.sampling.uniform import Uniform
 from progip.stopping.base import StoppingRule
@@ -33,6 +35,7 @@ class SubjectSettings:
             way; batches are made smaller where a network would need more.
         channels_last: keep images and activations in that memory format, often faster on CPUs.
         device: ``cpu``, ``cuda``, ``cuda:1`` or ``auto`` (CUDA where there is one).
+        correction: the protection that changes what is executed; None for one that only watches.
     """
 
     model: Model
@@ -43,6 +46,7 @@ class SubjectSettings:
     golden_memory: int = 2**31
     channels_last: bool = True
     device: str = "auto"
+    correction: Correcting | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -147,7 +151,20 @@ class CellSettings:
     @property
     def more_columns(self) -> list[pa.Schema]:
         """What rows of this cell have beyond ``records.EXECUTION``."""
-        return [records.MANY] if self.fault_model.many else []
+        many = [records.MANY] if self.fault_model.many else []
+        return many + [records.CORRECTION] * (self.subject.correction is not None)
+
+    @property
+    def execution_key(self) -> str:
+        """Names what is executed: as ``fault_key``, with a protection that changes it."""
+        correction = self.subject.correction
+        return self.fault_key if correction is None else f"{self.fault_key}/{correction.name}"
+
+    @property
+    def execution_folder(self) -> Path:
+        """Of the executed runs; protections that only watch share it."""
+        correction = self.subject.correction
+        return store.execution_folder(self.folder, correction.name if correction else None)
 
     @property
     def fault_key(self) -> str:

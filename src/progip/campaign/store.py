@@ -33,6 +33,15 @@ class Shard(NamedTuple):
     path: Path
 
 
+def execution_folder(cell: Path, correction: str | None = None) -> Path:
+    """Where the runs of a cell's folder are executed: shared by the protections that only watch.
+
+    Args:
+        correction: name of the protection, if it is one that changes what is executed.
+    """
+    return cell.parent / (EXECUTION if correction is None else f"{EXECUTION}-{correction}")
+
+
 def shard_path(folder: Path, start: int, stop: int) -> Path:
     return folder / f"part-{start:010d}-{stop:010d}.parquet"
 

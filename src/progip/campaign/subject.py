@@ -13,17 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from progip import records
+from progip.campaign.correction import corrected_network
 from progip.campaign.golden import TABLES, Golden, golden_work
 from progip.campaign.judge import golden_evidence
 from progip.campaign.settings import SubjectSettings, identity
 from progip.datasets.base import Images, Split
 from progip.datasets.pairing import population_split
+from progip.engine.corrected import CorrectedPipeline
 from progip.engine.incremental import NotTraceable, Traced
 from progip.engine.pipeline import Pipeline
+from progip.engine.ranges import RangeTable
 from progip.engine.sites import find_sites
 from progip.errors import ProgipError
 from progip.fault_models.base import Site
 from progip.models.loading import load_network, weights_fingerprint
+from progip.ood_methods.base import OODMethod
 from progip.protections.base import Evidence
 from progip.statistics.roc import auroc, fpr_at_tpr, threshold_at_tpr
 
@@ -36,7 +40,7 @@ class Subject:
     """What a cell attacks. Golden work is done, or loaded, when it is first asked for.
 
     Attributes:
-        network, method: the detector.
+        method: with ``network`` the detector.
         sites: of every pass.
         images: evaluation images by population, normalised, on the device.
         identity: what results depend on, for manifests.
@@ -57,11 +61,11 @@ class Subject:
         }
         self._train = dataset.split("train")
         shape = splits["id", "evaluation"].pixels.shape[1:]
-        self.network = load_network(settings.model, self.device, image_shape=shape)
+        self._plain = load_network(settings.model, self.device, image_shape=shape)
         if settings.channels_last:
-            self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._plain = self._plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.batch_size = fitting_batch(
-            self.network, self._data["id", "evaluation"][0][:2], settings
+            self._plain, self._data["id", "evaluation"][0][:2], settings
         )
         self.images = {p: self._data[p, "evaluation"][0] for p in self.method.populations}
         self.identity: dict[str, Any] = {
@@ -69,12 +73,31 @@ class Subject:
             "dataset": identity(dataset),
             "ood_dataset": identity(settings.ood_dataset),
             "ood_method": identity(self.method),
-            "weights_sha256": weights_fingerprint(self.network),
+            "weights_sha256": weights_fingerprint(self._plain),
             "data": {
                 "train": self._train.fingerprint(),
                 **{f"{p}_{s}": images.fingerprint() for (p, s), images in splits.items()},
             },
         }
+
+        if settings.correction is not None:
+            self.identity["correction"] = identity(settings.correction)
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """What is executed: the model, with the corrections of a correcting protection in it."""
+        correction = self._settings.correction
+        if correction is None:
+            return self._plain
+        names = ("model", "dataset", "weights_sha256", "correction")
+        content = {name: self.identity[name] for name in names}
+        return corrected_network(
+            self._plain,
+            correction,
+            lambda: (images for images, _ in self._training_batches()),
+            self._data["id", "evaluation"][0][:1],
+            {**content, "train": self.identity["data"]["train"]},
+        )
 
     @cached_property
     def golden(self) -> Golden:
@@ -86,12 +109,13 @@ class Subject:
             self._training_batches(),
             self.batch_size,
             self.identity,
+            self._pipeline,
         )
 
     @cached_property
     def pipeline(self) -> Pipeline:
         """The detector to execute, with its range checks."""
-        return Pipeline(self.network, self.method, self.golden.ranges)
+        return self._pipeline(self.network, self.method, self.golden.ranges)
 
     @cached_property
     def traced(self) -> Traced | NotTraceable:
@@ -114,7 +138,7 @@ class Subject:
         """Every module without children as a site of unknown size: known before golden work."""
         return [
             Site(name, 0, type(module).__name__, (), 0, 0)
-            for name, module in self.network.named_modules()
+            for name, module in self._plain.named_modules()
             if next(module.children(), None) is None
         ]
 
@@ -159,6 +183,11 @@ class Subject:
             "id_true_positives": int((id_scores > self.ood_threshold).sum()),
             "ood_false_positives": int((ood_scores > self.ood_threshold).sum()),
         }
+
+    def _pipeline(self, network: nn.Module, method: OODMethod, ranges: RangeTable) -> Pipeline:
+        if self._settings.correction is None:
+            return Pipeline(network, method, ranges)
+        return CorrectedPipeline(network, method, ranges, self._plain)
 
     def _placed(self, images: Images) -> Tensor:
         """Normalised images on the device, in the memory format of the network."""

@@ -13,7 +13,8 @@ from progip.models.calls import Call
 def observed_columns(
     observation: Observation, range_sites: list[Call], count: int
 ) -> dict[str, np.ndarray]:
-    """The first ``count`` rows as columns named as in ``records.GOLDEN``.
+    """The first ``count`` rows as columns named as in ``records.GOLDEN``, and
+    ``records.GOLDEN_CORRECTION`` for a network with a correcting protection.
 
     A row whose logits hold a NaN has no class (``records.NO_CLASS``): NaN never compares as fine.
     """
@@ -29,6 +30,9 @@ def observed_columns(
     }
     columns["nonfinite_gradient"] = ~np.isfinite(columns["grad_max"])
     columns["nonfinite_score"] = ~np.isfinite(columns["score"])
+    if observation.flagged is not None and observation.corrected is not None:
+        columns["flagged"] = observation.flagged[:count].cpu().numpy()
+        columns["corrected"] = observation.corrected[:count].cpu().numpy()
     names = np.array([layer for layer, _ in range_sites] or [""], dtype=object)
     for suffix, excess in (
         ("first", observation.excess_first),
@@ -50,7 +54,8 @@ def _worst(excess: Tensor) -> tuple[np.ndarray, np.ndarray]:
 def golden_table(
     pipeline: Pipeline, images: Tensor, labels: np.ndarray, batch_size: int
 ) -> pa.Table:
-    """Observe every image fault-free: one row of ``records.GOLDEN`` each.
+    """Observe every image fault-free: one row of ``records.GOLDEN`` each, with the columns of
+    ``records.GOLDEN_CORRECTION`` for a network with a correcting protection.
 
     Batches have the fixed shape of faulty ones; the last is padded.
     """
@@ -63,4 +68,6 @@ def golden_table(
     columns = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
     columns["sample_index"] = np.arange(len(images), dtype=np.int32)
     columns["label"] = labels.astype(np.int32)
-    return pa.table({name: columns[name] for name in records.GOLDEN.names}, schema=records.GOLDEN)
+    more = records.GOLDEN_CORRECTION if "flagged" in columns else []
+    schema = pa.schema([*records.GOLDEN, *more])
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)

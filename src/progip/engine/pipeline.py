@@ -24,6 +24,8 @@ class Observation(NamedTuple):
         excess_first, excess_second: (B, range sites) how far the outputs of each range-checked
             layer leave the clean range in each forward pass, in widths of that range; negative
             inside, NaN where an output is NaN, -1 in a pass that the method does not make.
+        flagged, corrected: (B,) bool and int64, of a network with a correcting protection: whether
+            it found an error, how many values it corrected, in all forward passes together.
     """
 
     logits: Tensor
@@ -31,6 +33,8 @@ class Observation(NamedTuple):
     score: Tensor
     excess_first: Tensor
     excess_second: Tensor
+    flagged: Tensor | None = None
+    corrected: Tensor | None = None
 
 
 class Pipeline:

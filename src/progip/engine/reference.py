@@ -9,6 +9,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from progip.engine.corrected import CorrectedPipeline
 from progip.engine.observe import observed_columns
 from progip.engine.pipeline import Pipeline
 from progip.fault_models.base import Hits, Site, digests, named_hits
@@ -43,6 +44,8 @@ class ReferenceExecutor:
         draw: Draw | None = None,
     ) -> None:
         self.pipeline = pipeline
+        if isinstance(pipeline, CorrectedPipeline):
+            pipeline.watched = fault_pass
         self.fault_pass = fault_pass
         self.images = images
         self.batch_size = max(batch_size, 2)  # one row alone would use other kernels
@@ -76,7 +79,8 @@ class ReferenceExecutor:
         Returns:
             one array a column of ``records.OBSERVED`` that execution measures: ``value_before``,
             ``value_after`` and the columns of ``observed_columns``. With ``draw`` the two values
-            are NaN, and the columns of ``records.MANY`` are there, too.
+            are NaN, and the columns of ``records.MANY`` are there, too; those of
+            ``records.CORRECTION`` for a network with a correcting protection.
 
         Raises:
             RuntimeError: a planned fault did not fire exactly once.
@@ -104,9 +108,8 @@ class ReferenceExecutor:
             key = self.sites[site].key
             self._faults[key] = (hits.row[members], hits.neuron[members], masks[members])
         padded = np.resize(samples, self.batch_size)
-        observation = self.pipeline(
-            self.images[torch.from_numpy(padded).to(self.images.device)], self._enter
-        )
+        images = self.images[torch.from_numpy(padded).to(self.images.device)]
+        observation = self.pipeline(images, self._enter)
         planned = np.bincount(hits.row, minlength=len(samples))
         wrong = np.flatnonzero(self._fired != planned)
         if len(wrong):
@@ -118,6 +121,9 @@ class ReferenceExecutor:
                 f"{planned[row] - 1} other places, fired {self._fired[row]} times"
             )
         result = observed_columns(observation, self.pipeline.ranges.sites, len(samples))
+        if isinstance(self.pipeline, CorrectedPipeline):
+            result |= self.pipeline.scores(self.sites, hits, images)._asdict()
+            result = {name: values[: len(samples)] for name, values in result.items()}
         if self._draw is not None:
             result["value_before"] = result["value_after"] = np.full(
                 len(samples), np.nan, dtype=np.float32

@@ -74,7 +74,13 @@ _KIND = tuple(name for name in IDENTITY if name != "protection")
 
 
 def _execution_of(folder: CellFolder) -> tuple[Any, ...]:
-    return (*folder.key(*_KIND), folder.manifest["seed"])
+    return (*folder.key(*_KIND), folder.manifest["seed"], _correction(folder))
+
+
+def _correction(folder: CellFolder) -> str | None:
+    """The protection that changed what was executed, if one did."""
+    section = (folder.manifest.get("identity") or {}).get("correction") or {}
+    return section.get("name")
 
 
 def _rows(shard: Any) -> int:
@@ -86,7 +92,7 @@ def _rows(shard: Any) -> int:
 
 def _clean(folder: CellFolder) -> pd.DataFrame | None:
     """The golden rows beside an execution, None where there are none that can be read."""
-    path = folder.path.parent / store.EXECUTION / store.CLEAN
+    path = store.execution_folder(folder.path, _correction(folder)) / store.CLEAN
     try:
         table = pq.read_table(path, columns=records.CLEAN.names)
     except (OSError, pa.ArrowException, KeyError):

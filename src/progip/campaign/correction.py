@@ -1,0 +1,59 @@
+"""A correcting protection made ready: what it learnt is kept by content hash."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from progip.campaign.content_cache import cache_folder, content_key
+from progip.errors import ProgipError
+from progip.protections.correcting import Correcting
+
+log = logging.getLogger(__name__)
+
+
+def corrected_network(
+    network: nn.Module,
+    correction: Correcting,
+    batches: Callable[[], Iterator[Tensor]],
+    example: Tensor,
+    content: dict[str, Any],
+) -> nn.Module:
+    """The network with the protection in it, fitted or with what an earlier fit learnt.
+
+    Processes that need the same fit at once share it: one computes, the others wait.
+
+    Args:
+        batches: normalised ID training images on the device; consumed only when fitting.
+        example: of those images.
+        content: what the fit depends on, beside this machine.
+
+    Raises:
+        ProgipError: as ``Correcting.fit`` does, and where the cache cannot be written.
+    """
+    folder = cache_folder("corrections")
+    path = folder / f"{content_key(content, example, len(example))}.safetensors"
+    with FileLock(path.with_suffix(".lock")):
+        try:
+            state = load_file(path, device=str(example.device))
+            log.info("protection %s: fit loaded from %s", correction.name, path)
+        except (FileNotFoundError, SafetensorError):  # a damaged file is made anew
+            log.info("protection %s: fitted to the training images", correction.name)
+            state = correction.fit(network, batches())
+            draft = path.with_name(f".{path.stem}-{os.getpid()}.tmp")
+            try:
+                save_file({name: t.contiguous().cpu() for name, t in state.items()}, draft)
+                os.replace(draft, path)
+            except (OSError, SafetensorError) as error:
+                raise ProgipError(
+                    f"cannot write the cache folder {folder} ({error}); make room, or set "
+                    "PROGIP_CACHE to another folder"
+                ) from error
+            finally:
+                draft.unlink(missing_ok=True)
+    return correction.protect(network, state)
