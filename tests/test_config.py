@@ -53,7 +53,8 @@ def test_groups_have_the_folders_that_are_documented() -> None:
 def test_every_option_builds_and_is_called_by_its_file_name(group: str, option: str) -> None:
     cfg = composed([f"{group}={option}"], CONF)
     component = build(cfg[group], GROUPS[group], group)
-    assert component.name == option
+    rate = getattr(component, "rate", None)  # part of the name, so that it can be swept
+    assert component.name == (option if rate is None else f"{option}_{rate}")
 
 
 @pytest.mark.parametrize("model", options("model"))
@@ -74,7 +75,19 @@ def test_every_model_runs_one_tiny_cell(tmp_path: Path, model: str, photographs:
     ],
 )
 def test_every_other_option_runs_one_tiny_cell(tmp_path: Path, group: str, option: str) -> None:
-    assert run_one(tmp_path, f"{group}={option}") == 4
+    # ProGIP, the default, watches what only a detector computes
+    watch = ["protection=none"] if f"{group}={option}" == "ood_method=none" else []
+    assert run_one(tmp_path, f"{group}={option}", *watch) == 4
+
+
+@pytest.mark.parametrize("fault_model", options("fault_model"))
+@pytest.mark.parametrize("protection", options("protection"))
+def test_every_protection_meets_every_fault_model(
+    tmp_path: Path, protection: str, fault_model: str
+) -> None:
+    rate = [] if fault_model in ("none", "single_bit_flip") else ["fault_model.rate=1e-3"]
+    cell = (f"protection={protection}", f"fault_model={fault_model}", *rate)
+    assert run_one(tmp_path, *cell) == 4
 
 
 @pytest.mark.parametrize("campaign", sorted(p.stem for p in (ROOT / "campaigns").glob("*.yaml")))
