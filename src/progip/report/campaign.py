@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,14 @@ import pandas as pd
 from progip.campaign import tally
 from progip.errors import ProgipError
 from progip.report.counting import KINDS, count_cell
-from progip.report.manifests import IDENTITY, CellFolder, check_agreement, find_cells
+from progip.report.manifests import (
+    IDENTITY,
+    CellFolder,
+    check_agreement,
+    correction_of,
+    fault_rate,
+    find_cells,
+)
 from progip.report.observing import Execution, observe
 
 #: what a table may pool over only within, never across
@@ -25,8 +32,10 @@ DETECTOR = ("model", "dataset", "ood_dataset", "ood_method")
 class Campaign:
     """Counts of a campaign, small whatever its size.
 
-    cells: one row a cell: IDENTITY, folder, seed, planned, the counts of `counting.COUNTS` with
-    their moments, nonfinite_failures, clean_images and clean_alarms (NaN where not recorded).
+    cells: one row a cell: IDENTITY, folder, seed, planned, rate (NaN for faults that hit one
+    neuron), correction (the protection, where it changed what was executed, else ""), the counts of
+    `counting.COUNTS` with their moments, nonfinite_failures, clean_images and clean_alarms (NaN
+    where not recorded).
     failures: one row a failing run: cell (row of `cells`), run_id, sample_index, classification,
     alarm, weight.
     base: one row a detector (DETECTOR) with the base metrics of its manifests.
@@ -41,6 +50,13 @@ class Campaign:
     warnings: tuple[str, ...] = ()
     estimand: str = "layer_mean"
     folders: tuple[CellFolder, ...] = ()
+
+    @cached_property
+    def single(self) -> "Campaign":
+        """Without the cells of faults at a rate; rows keep their names."""
+        cells = self.cells[self.cells["rate"].isna()]
+        failures = self.failures[self.failures["cell"].isin(cells.index)]
+        return replace(self, cells=cells, failures=failures)
 
     @cached_property
     def executions(self) -> tuple[Execution, ...]:
@@ -124,6 +140,8 @@ def _describe(cell: CellFolder) -> dict[str, Any]:
         "folder": cell.name,
         "seed": manifest["seed"],
         "planned": int(manifest["runs"]),
+        "rate": fault_rate(cell),
+        "correction": correction_of(cell),
         "clean_images": _number(clean.get("images")),
         "clean_alarms": _number(clean.get("alarms")),
     }
@@ -138,6 +156,8 @@ def _base(cells: list[CellFolder]) -> tuple[pd.DataFrame, list[str]]:
     rows: dict[tuple[str, ...], tuple[CellFolder, dict[str, Any]]] = {}
     odd = []
     for cell in cells:
+        if correction_of(cell) and len({correction_of(c) for c in cells}) > 1:
+            continue  # another network; those that watch tell of the one without
         metrics = cell.manifest.get("base_metrics") or {}
         key = cell.key(*DETECTOR)
         first, known = rows.get(key, (cell, {}))

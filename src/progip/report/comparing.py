@@ -48,6 +48,8 @@ def compare_protections(campaign: Campaign) -> tuple[pd.DataFrame, list[str]]:
     rows: list[dict] = []
     warnings: list[str] = []
     cells = campaign.cells
+    if "correction" in cells:  # other executions, so other failures
+        cells = cells[cells["correction"] == ""]
     for setting, group in by_group(cells[cells["protection"] != UNPROTECTED], SETTING):
         pairs = []
         for a, b in combinations(sorted(group["protection"].unique()), 2):

@@ -77,6 +77,8 @@ def with_unprotected(cells: pd.DataFrame) -> pd.DataFrame:
     """
     bare = set(map(tuple, cells.loc[cells["protection"] == UNPROTECTED, list(SETTING)].to_numpy()))
     rest = cells[[tuple(row) not in bare for row in cells[list(SETTING)].to_numpy()]]
+    if "correction" in rest:  # their rows tell what is left, not what was there before
+        rest = rest[rest["correction"] == ""]
     if rest.empty:
         return cells
     kind = [name for name in (*IDENTITY, "seed") if name != "protection"]

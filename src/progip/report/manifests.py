@@ -1,6 +1,7 @@
 """The cells of a campaign on disk: where they are, what their manifests say, whether they agree."""
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,6 +46,18 @@ class CellFolder:
     def key(self, *names: str) -> tuple[str, ...]:
         """The named parts of the cell's identity."""
         return tuple(str(self.manifest["cell"][name]) for name in names)
+
+
+def fault_rate(cell: CellFolder) -> float:
+    """The rate of a cell's fault model; NaN where its faults are not at a rate."""
+    section = (cell.manifest.get("identity") or {}).get("fault_model") or {}
+    return float(section.get("rate", math.nan))
+
+
+def correction_of(cell: CellFolder) -> str:
+    """The protection that changed what the cell executed; "" for one that only watched."""
+    section = (cell.manifest.get("identity") or {}).get("correction") or {}
+    return str(section.get("name", ""))
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -116,11 +129,13 @@ def check_agreement(cells: list[CellFolder], allow_mixed: bool = False) -> None:
 def _must_agree(cell: CellFolder) -> list[tuple[str, tuple[str, ...], Any]]:
     """(what, parts of the identity within which it must be the same, its value)."""
     manifest = cell.manifest
+    # a protection that corrects has a detector of its own
+    detector = ("ood_dataset", "protection") if correction_of(cell) else ("ood_dataset",)
     claims: list[tuple[str, tuple[str, ...], Any]] = [
         ("seed", (), manifest["seed"]),
         ("weights_sha256", (), manifest.get("weights_sha256")),
         ("data", ("ood_dataset",), manifest.get("data")),
-        ("thresholds.ood", ("ood_dataset",), (manifest.get("thresholds") or {}).get("ood")),
+        ("thresholds.ood", detector, (manifest.get("thresholds") or {}).get("ood")),
     ]
     settings = manifest.get("identity") or manifest.get("config") or {}
     return claims + [(name, axes, settings.get(name)) for name, axes in SECTIONS.items()]

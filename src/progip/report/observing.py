@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from progip import records
 from progip.campaign import store
 from progip.report.counting import COLUMNS, valid_rows
-from progip.report.manifests import IDENTITY, CellFolder
+from progip.report.manifests import IDENTITY, CellFolder, correction_of
 
 #: evidence of a run that a protection may look at; kept of failing runs only
 EVIDENCE = ("faulty_grad_max", "range_excess_first", "range_excess_second")
@@ -74,13 +74,7 @@ _KIND = tuple(name for name in IDENTITY if name != "protection")
 
 
 def _execution_of(folder: CellFolder) -> tuple[Any, ...]:
-    return (*folder.key(*_KIND), folder.manifest["seed"], _correction(folder))
-
-
-def _correction(folder: CellFolder) -> str | None:
-    """The protection that changed what was executed, if one did."""
-    section = (folder.manifest.get("identity") or {}).get("correction") or {}
-    return section.get("name")
+    return (*folder.key(*_KIND), folder.manifest["seed"], correction_of(folder))
 
 
 def _rows(shard: Any) -> int:
@@ -92,7 +86,7 @@ def _rows(shard: Any) -> int:
 
 def _clean(folder: CellFolder) -> pd.DataFrame | None:
     """The golden rows beside an execution, None where there are none that can be read."""
-    path = store.execution_folder(folder.path, _correction(folder)) / store.CLEAN
+    path = store.execution_folder(folder.path, correction_of(folder) or None) / store.CLEAN
     try:
         table = pq.read_table(path, columns=records.CLEAN.names)
     except (OSError, pa.ArrowException, KeyError):

@@ -17,6 +17,7 @@ from progip.report.latex import to_latex
 from progip.report.layout import Block, Section, plain
 from progip.report.methods import methods_section, provenance_section
 from progip.report.page import to_html
+from progip.report.rates_section import rates_section
 from progip.report.runtime import runtime_sections
 from progip.report.summary import summary_section
 from progip.report.tables import cells_section, comparison_section, overall_section
@@ -34,6 +35,8 @@ SECTIONS: tuple[Callable[[Campaign], Section], ...] = (
     comparison_section,
     pass_section,
 )
+#: those that speak of faults that hit one neuron; faults at a rate have a section of their own
+OF_SINGLE = (summary_section, overall_section, beside_section, comparison_section, pass_section)
 LAST_SECTIONS: tuple[Callable[[Campaign], Section], ...] = (methods_section, provenance_section)
 #: what a terminal is spared; it stands in the files
 NOT_PRINTED = ("published", "methods", "provenance")
@@ -91,9 +94,14 @@ def write_report(
 
 def build_sections(campaign: Campaign, measured: Sequence[Section] = ()) -> list[Section]:
     """Every section of the report, in order; measured: those that do not come from its rows."""
-    first = [builder(campaign) for builder in SECTIONS]
+    single, rates = campaign.single, rates_section(campaign)
+    first = [
+        builder(single if builder in OF_SINGLE else campaign)
+        for builder in SECTIONS
+        if len(single.cells) or builder not in OF_SINGLE
+    ]
     last = [builder(campaign) for builder in LAST_SECTIONS]
-    return [*first, *measured, *last]
+    return [*first, *([rates] if rates is not None else []), *measured, *last]
 
 
 def to_text(title: str, warnings: tuple[str, ...], sections: list[Section]) -> str:

@@ -118,6 +118,7 @@ def overall_section(campaign: Campaign) -> Section:
     paper = data[data["source"] == PUBLISHED]
     blocks = []
     unprotected = campaign.cells[campaign.cells["protection"] == UNPROTECTED]
+    corrections = sorted({*campaign.cells.get("correction", [])} - {""})
     measured = {setting for setting, _ in by_group(unprotected, SETTING)}
     for setting, group in by_group(data[data["source"] == MEASURED], SETTING):
         columns = [row for _, row in group.iterrows()]
@@ -135,6 +136,7 @@ def overall_section(campaign: Campaign) -> Section:
                 "Rows carry weights: rates are weighted, counts and n are of rows; effective n is "
                 "the unweighted sample with the same variance."
             )
+        notes += [_correcting(name) for name in corrections if name in headers]
         notes.append(ESTIMANDS[campaign.estimand])
         notes += clustered_notes(campaign, setting)
         if setting[2].startswith("single_bit"):
@@ -152,6 +154,13 @@ def overall_section(campaign: Campaign) -> Section:
         data,
         "tables.overall_section(campaign).data",
         rows_query([*SETTING, "protection"]),
+    )
+
+
+def _correcting(name: str) -> str:
+    return (
+        f"{name} corrects: its failures are those of its own runs of the same faults, after "
+        "correction; detected are those in which it had found an error."
     )
 
 

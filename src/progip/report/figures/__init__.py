@@ -7,6 +7,7 @@ from progip.report.figures.base import Absent, Figure
 from progip.report.figures.bits import bits
 from progip.report.figures.passes import passes
 from progip.report.figures.precision import precision
+from progip.report.figures.rates import rates
 from progip.report.figures.scores import scores
 from progip.report.figures.tradeoff import tradeoff
 from progip.report.figures.vulnerability import vulnerability
@@ -17,9 +18,11 @@ BUILDERS: tuple[Builder, ...] = (passes, vulnerability, bits, tradeoff, scores, 
 
 
 def build_figures(campaign: Campaign) -> list[Figure | Absent]:
-    """Every figure of a campaign, setting by setting (dataset, OOD dataset, fault model)."""
-    settings = [setting for setting, _ in by_group(campaign.cells, SETTING)]
-    found: list[Figure | Absent] = []
+    """Every figure of a campaign: faults at a rate, then those of single neurons, setting by
+    setting (dataset, OOD dataset, fault model).
+    """
+    settings = [setting for setting, _ in by_group(campaign.single.cells, SETTING)]
+    found: list[Figure | Absent] = [*rates(campaign)]
     for number, setting in enumerate(settings, 1):
         for builder in BUILDERS:
             for figure in builder(campaign, setting):
@@ -36,6 +39,7 @@ __all__ = [
     "build_figures",
     "passes",
     "precision",
+    "rates",
     "scores",
     "tradeoff",
     "vulnerability",

@@ -55,6 +55,8 @@ _KNOWN = {
     "progip": Look(BLUE, "s", "--"),
     "progip_both": Look(SKY, "D", "-."),
     "ranger": Look(VERMILION, "^", ":"),
+    "ranger_clip": Look(VERMILION, "v", "-."),
+    "gradient_statistics": Look(GREEN, "s", (0, (5, 1))),
 }
 _OTHERS = (
     Look(GREEN, "v", (0, (5, 1))),

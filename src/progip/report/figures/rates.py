@@ -1,0 +1,73 @@
+"""Accuracy against error rate: the figures of Amarnath et al. (ML Safety workshop, 2022)."""
+
+import pandas as pd
+from matplotlib.figure import Figure as Drawing
+
+from progip.report.campaign import Campaign, by_group
+from progip.report.estimates import in_order
+from progip.report.figures import style
+from progip.report.figures.base import Figure, in_words
+from progip.report.rates import CURVE, rate_table
+from progip.report.rates_section import curve_title
+
+TITLE = "Accuracy against error rate"
+CAPTION = (
+    "Share of inferences with the right class against the probability that a neuron is hit in one "
+    "inference, with 95 % intervals over fault maps; the dotted lines are the accuracies without "
+    "faults, the protection in place. Higher is better."
+)
+NUMBERS = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_n", "clean_accuracy")
+
+
+def rates(campaign: Campaign) -> list[Figure]:
+    """One panel a network and kind of fault; nothing where no fault is at a rate above 0."""
+    data = rate_table(campaign.folders)
+    if data.empty or not (data["accuracy"].notna() & (data["rate"] > 0)).any():
+        return []
+    data = data.loc[data["accuracy"].notna(), [*CURVE, "protection", "rate", *NUMBERS]]
+    source = "figures.rates(campaign)"
+    return [Figure("rates", TITLE, CAPTION, _alt(data), data, draw, source)]
+
+
+def _alt(data: pd.DataFrame) -> str:
+    said = []
+    for curve, group in by_group(data, CURVE):
+        worst = group[group["rate"] == group["rate"].max()]
+        found = "; ".join(
+            f"{row['protection']} {in_words(*(row[name] for name in NUMBERS[:4]))}"
+            for _, row in worst.iterrows()
+        )
+        title = curve_title(dict(zip(CURVE, curve, strict=True)))
+        said.append(f"{title}: at {worst['rate'].iloc[0]:g} {found}.")
+    return f"Curves, one a protection. {' '.join(said)}"
+
+
+def draw(data: pd.DataFrame) -> Drawing:
+    """Panels of curves on a logarithmic scale of rates."""
+    curves = list(by_group(data, CURVE))
+    columns = min(2, len(curves))
+    drawing, axes = style.panels(-(-len(curves) // columns), columns, 2.9, sharey=True)
+    looks = style.looks({*data["protection"]})
+    for panel, (curve, group) in zip(axes.flat, curves, strict=False):
+        for protection in in_order("protection", group["protection"].unique()):
+            part = group[(group["protection"] == protection) & (group["rate"] > 0)]
+            part, look = part.sort_values("rate"), looks[protection]
+            gaps = [
+                100 * (part["accuracy"] - part["accuracy_low"]),
+                100 * (part["accuracy_high"] - part["accuracy"]),
+            ]
+            panel.errorbar(
+                part["rate"], 100 * part["accuracy"], yerr=gaps, label=protection,
+                color=look.color, marker=look.marker, ls=look.line, elinewidth=0.7, capsize=2,
+            )  # fmt: skip
+            panel.axhline(100 * part["clean_accuracy"].iloc[0], color=look.color, lw=0.6, ls=":")
+        panel.set_title(curve_title(dict(zip(CURVE, curve, strict=True))), loc="left", fontsize=8)
+        panel.set_xscale("log")
+        panel.set_ylim(-2, 103)
+        panel.set_xlabel("error rate (probability of a hit, each neuron and inference)")
+    for panel in axes.flat[len(curves) :]:
+        panel.set_visible(False)
+    for panel in axes[:, 0]:
+        panel.set_ylabel("accuracy, %")
+    style.legend_below(drawing, axes[0, 0], 4)
+    return drawing
