@@ -48,7 +48,8 @@ class RangeTable:
         """
         low, high = self.limits(site)
         width = max(high - low, torch.finfo(torch.float32).tiny)
-        flat = output.detach().reshape(batch, -1)
+        order = sorted(range(1, output.dim()), key=output.stride, reverse=True)
+        flat = output.detach().permute(0, *order).reshape(batch, -1)  # no copy in channels_last
         return torch.maximum((flat.amax(1) - high) / width, (low - flat.amin(1)) / width)
 
     def to_json(self) -> list[dict[str, Any]]:

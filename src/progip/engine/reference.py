@@ -14,6 +14,8 @@ from progip.engine.observe import observed_columns
 from progip.engine.pipeline import Pipeline
 from progip.fault_models.base import Hits, Site, digests, named_hits
 
+#: kinds of modules whose output is never a view of anything
+FRESH = ("Conv1d", "Conv2d", "Conv3d", "Linear")
 #: the hits of some planned runs (``records.PLAN``)
 Draw = Callable[[pa.Table], Hits]
 
@@ -57,6 +59,7 @@ class ReferenceExecutor:
             for name, module in pipeline.network.named_modules()
             if name in {site.layer for site in sites}
         }
+        self._fresh = {s.key for s in sites if s.kind in FRESH and fault_pass != "backward"}
         self._faults: dict[tuple[str, int], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         self._counts: dict[str, int] = {}
         self._current = ""
@@ -178,7 +181,9 @@ class ReferenceExecutor:
 
     def _flip(self, key: tuple[str, int], tensor: Tensor) -> Tensor:
         rows, neurons, masks = self._faults[key]
-        flipped = tensor.clone()
+        # what a convolution made without a gradient nobody else reads; other outputs may be views
+        alone = key in self._fresh and not tensor.requires_grad
+        flipped = tensor if alone else tensor.clone()
         bits = flipped.view(torch.int32)
         if bits.shape[0] != self.batch_size:
             bits = bits.unflatten(0, (self.batch_size, -1))

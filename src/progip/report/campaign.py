@@ -60,8 +60,11 @@ class Campaign:
 
     @cached_property
     def executions(self) -> tuple[Execution, ...]:
-        """What the figures need beyond `cells`, one an execution; read when first asked for."""
-        return observe(self.folders)
+        """What the figures need beyond `cells`, one an execution; read when first asked for.
+
+        Of the network itself, that is: not those of correcting protections.
+        """
+        return tuple(e for e in observe(self.folders) if not e.names["correction"])
 
     @classmethod
     def load(

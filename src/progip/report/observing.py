@@ -65,7 +65,7 @@ def observe(folders: Sequence[CellFolder]) -> tuple[Execution, ...]:
     found = []
     for key, cells in groups.items():
         fullest = max(cells, key=lambda cell: sum(_rows(s) for s in folders[cell].shards))
-        names = dict(zip((*_KIND, "seed"), key, strict=True))
+        names = dict(zip((*_KIND, "seed", "correction"), key, strict=True))
         found.append(_observed(folders[fullest], names, tuple(cells), edges[key], clean[key]))
     return tuple(found)
 
