@@ -21,7 +21,7 @@ BENCH_DATA = $(if $(PROGIP_DATA),--weights $(abspath $(PROGIP_DATA))/weights \
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all check smoke ready tables table-base table-overall table-passes \
     table-runtime table-sample figures figure-passes figure-vulnerability figure-bits \
-    figure-tradeoff figure-scores figure-precision \
+    figure-rates figure-rates-sample figure-tradeoff figure-scores figure-precision \
     slurm-test bench bench-bookkeeping clean
 
 help:  ## list the targets
@@ -114,6 +114,18 @@ table-sample: $(VENV)/.base  ## CIFAR-10 networks on a sample of images: PROGIP_
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sample_resnet20
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sample_densenet
 	$(REPORT) outputs/sample
+
+figure-rates: $(VENV)/.base  ## published figures: accuracy against error rate (needs data, weights)
+	for campaign in rates_resnet18 rates_vgg16 rates_resnet34; do \
+	    $(RUN) $$campaign $(if $(RUNS),runs=$(RUNS)) || exit 1; \
+	done
+	$(REPORT) outputs/rates
+
+figure-rates-sample: $(VENV)/.base  ## the same, CIFAR-10 networks on a sample: PROGIP_DATA=FOLDER
+	for campaign in resnet20 resnet56 densenet; do \
+	    PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sample_rates_$$campaign || exit 1; \
+	done
+	$(REPORT) outputs/sample_rates
 
 slurm-test: $(VENV)/.dev  ## a real Slurm on this machine, to throw away: needs root, installs it
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[submitit]"
