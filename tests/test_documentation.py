@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import nn
 
 from progip.campaign.runner import run_cell
 from progip.config import cell_settings, composed, resolved
-from progip.protections import base
+from progip.models import calls
+from progip.protections import base, correcting, placement
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -106,6 +108,22 @@ def test_campaigns_tables_and_figures_from_python(
     assert (tmp_path / "outputs/demo/report/report.html").exists()
     assert names["text"].startswith("Fault-injection campaign demo")
     assert shown[-1].sum() == names["campaign"].cells["detection_failures"].sum()
+
+
+def test_a_correcting_protection_is_fit_and_protect(
+    network: nn.Module, images: torch.Tensor
+) -> None:
+    (source,) = blocks("docs/correcting.md", "python")
+    names: dict[str, Any] = {"dataclass": dataclass, "torch": torch, "__name__": "documented"}
+    names |= vars(correcting) | vars(placement) | vars(calls)
+    exec(source, names)
+    protection = names["NonFinite"](name="non_finite")
+    copy = protection.protect(network, protection.fit(network, [images]))
+    copy[0].register_forward_hook(
+        lambda m, a, o: torch.where(torch.arange(40).view(-1, 1, 1, 1) == 3, torch.nan, o)
+    )
+    assert torch.isfinite(copy(images)).all()
+    assert correcting.protected_evidence(copy)["flagged"].nonzero().tolist() == [[3]]
 
 
 @pytest.mark.parametrize("document", ["README.md", *sorted(
