@@ -191,6 +191,7 @@ class Other(nn.Module):
 
 
 FAMILIES = ["resnet18", "squeezenet1_1", "mobilenet_v3_small", "shufflenet_v2_x0_5", "swin_t"]
+PLAIN_STREAM = ["swin_t", "convnext_tiny", "vit_b_32"]  # residual, with nothing for Ranger to bound
 SLOW = ["densenet121", "googlenet", "efficientnet_b0", "convnext_tiny", "vgg11_bn", "vit_b_32"]
 
 
@@ -212,8 +213,7 @@ def test_works_on_torchvision(arch: str) -> None:
             with error(copy, layer, [1], float("inf")):
                 mended = copy(images)
         assert protected_evidence(copy)["flagged"].tolist() == [False, True, False, False]
-        if arch != "swin_t" or protection is not PROTECTIONS["clip"]:
-            # Ranger bounds activations, and this one's residual stream has none
+        if arch not in PLAIN_STREAM or protection is not PROTECTIONS["clip"]:
             assert torch.isfinite(mended).all()
         assert torch.equal(mended[[0, 2, 3]], clean[[0, 2, 3]])
 
