@@ -14,6 +14,16 @@ from progip.errors import ProgipError
 from progip.fault_models.base import FaultModel, Site
 from progip.fault_models.single_bit_flip import SingleBitFlip
 from progip.sampling.base import Pilot, Population, SamplingPlan
+from progip.sampling.change import (
+    CLASSES,
+    CODES,
+    EDGES,
+    NOT_FINITE,
+    change_class,
+    class_names,
+    codes_of,
+    scale_of,
+)
 from progip.sampling.importance import Importance
 from progip.sampling.stratified import Stratified
 from progip.sampling.uniform import Uniform
@@ -24,17 +34,45 @@ SITES = [
     Site("fc", 0, "Linear", (10,), 10, 80),
 ]
 CORRECT = np.arange(50) % 5 > 0
+DISTANCE = np.linspace(3, 0, 50)
+#: exponents of the fault-free values, (sites, images, neurons); 0: the value is 0
+EXPONENTS = [
+    np.random.default_rng(n).choice([0, 90, 118, 126, 127, 128, 130], (50, site.neurons))
+    for n, site in enumerate(SITES)
+]
+BITS = ["bit", "layer", "correct"]
 PLANS = [
     Uniform(name="u"),
     Stratified(name="s", allocation="proportional"),
     Stratified(name="s", pilot=300),
+    Stratified(name="s", by=BITS, pilot=300),
     Importance(name="i", bit_odds={30: 20.0}, layer_odds={"conv.*": 3.0}),
 ]
 
 
+class Values:
+    """`progip.engine.clean_values` of EXPONENTS."""
+
+    def __init__(self) -> None:
+        self.scale = np.array([scale_of(e.astype(np.uint8)) for e in EXPONENTS])
+        self.codes = [
+            codes_of(e.astype(np.uint8), int(s)) for e, s in zip(EXPONENTS, self.scale, strict=True)
+        ]
+        self.counts = np.stack(
+            [np.stack([(c == code).sum(1) for code in range(CODES)]) for c in self.codes]
+        )
+
+    def neurons(self, image, site, code, rank) -> np.ndarray:
+        asked = zip(image, site, code, rank, strict=True)
+        return np.array([np.flatnonzero(self.codes[s][i] == c)[r] for i, s, c, r in asked])
+
+
+VALUES = Values()
+
+
 def population(weighting: str = "layer", bits: tuple[int, ...] = (3, 30, 31)) -> Population:
     model = SingleBitFlip(name="f", weighting=weighting, bits=list(bits))
-    return Population(model, SITES, CORRECT)
+    return Population(model, SITES, CORRECT, DISTANCE, lambda: VALUES)
 
 
 def pilot_of(plan: SamplingPlan, p: Population) -> Pilot | None:
@@ -79,7 +117,86 @@ def test_weighted_rows_follow_the_fault_models_law(plan: SamplingPlan, weighting
     wrong = rows["weight"][~CORRECT[rows["sample_index"]]].sum() / rows["weight"].sum()
     assert wrong == pytest.approx(0.2, abs=0.015)
     one = rows[(rows["layer"] == "fc") & (rows["bit"] == 30) & CORRECT[rows["sample_index"]]]
-    assert chisquare(one["neuron"].value_counts().reindex(range(10), fill_value=0)).pvalue > 1e-4
+    neurons = one.groupby("neuron")["weight"].sum().reindex(range(10), fill_value=0)
+    assert chisquare(neurons / one["weight"].max()).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("by", [["layer", "change", "margin"], ["change"], BITS, ["bit", "margin"]])
+def test_a_stratum_holds_every_fault_of_it_alike(by: list[str]) -> None:
+    """Faults listed one by one: shares are their sums, rows are faults of their stratum."""
+    p, plan = population(), Stratified(name="s", by=by, allocation="proportional")
+    strata = plan.strata(p)
+    rows = plan.plan(p, 1, "k", 0, 30_000)
+    near = np.argsort(np.where(CORRECT, DISTANCE, np.inf), kind="stable")[: CORRECT.sum()]
+    ends = [0, 1, 2, 4, 8, 20, 40]  # 2, 5, 10, 20, 50 % of 40 images
+    margin = {
+        image: f"margin={low}-{high} %"
+        for low, high, start, stop in zip(
+            [0, 2, 5, 10, 20, 50], [2, 5, 10, 20, 50, 100], ends, ends[1:], strict=False
+        )
+        for image in near[start:stop]
+    }
+    layers = {(s.layer, s.call): n for n, s in enumerate(SITES)}
+
+    def name(image: int, site: int, neuron: int, bit: int) -> str:
+        code, scale = VALUES.codes[site][image, neuron], VALUES.scale[site]
+        parts = {
+            "bit": f"bit={bit}",
+            "layer": f"layer={SITES[site].layer}#{SITES[site].call}",
+            "change": class_names()[int(change_class(bit, code, scale))],
+            "correct": "correct" if CORRECT[image] else "wrong",
+            "margin": margin.get(image, "wrong"),
+        }
+        return " ".join(parts[factor] for factor in by)
+
+    expected: dict[str, float] = {}
+    for site, s in enumerate(SITES):
+        for image in range(50):
+            for neuron in range(s.neurons):
+                for bit in (3, 30, 31):
+                    key = name(image, site, neuron, bit)
+                    expected[key] = expected.get(key, 0) + 1 / (3 * 3 * 50 * s.neurons)
+    assert dict(zip(strata.names, strata.shares, strict=True)) == pytest.approx(expected)
+    columns = (rows[c].to_pylist() for c in ("sample_index", "layer", "call", "neuron", "bit"))
+    found = [name(i, layers[la, c], n, b) for i, la, c, n, b in zip(*columns, strict=True)]
+    assert found == [strata.names[h] for h in rows["stratum"].to_pylist()]
+
+
+def test_a_change_is_as_large_as_its_class_says() -> None:
+    rng = np.random.default_rng(0)
+    values = (rng.normal(size=4000) * 2.0 ** rng.uniform(-30, 6, 4000)).astype(np.float32)
+    values[:50] = 0
+    values[50:100] = rng.uniform(1, 2, 50)
+    words = values.view(np.uint32)
+    exponents = (words >> 23 & 0xFF).astype(np.uint8)
+    scale = scale_of(exponents)
+    assert (exponents > scale).mean() <= 0.02 < (exponents >= scale).mean()
+    codes = codes_of(exponents, scale)
+    inside = (codes == 0) | (np.abs(exponents.astype(int) - scale + 8.5) < 15)
+    for bit in range(32):
+        after = (words ^ np.uint32(1 << bit)).view(np.float32).astype(float)
+        with np.errstate(all="ignore"):
+            size = np.log2(np.abs(after - values.astype(float))) - (scale - 127)
+        classes = change_class(bit, codes, scale)
+        assert np.array_equal(classes == NOT_FINITE, ~np.isfinite(after))
+        low = np.array([-np.inf, *EDGES, np.nan])[classes]
+        high = np.array([*EDGES, np.inf, np.nan])[classes]
+        wrong = inside & np.isfinite(after) & ((size < low - 1.01) | (size > high + 1.01))
+        assert not wrong.any(), (bit, values[wrong][:3])
+    assert set(change_class(-1, codes, scale)) == {0}
+    assert len(class_names()) == CLASSES
+
+
+def test_a_pilot_visits_changes_and_margins_alike() -> None:
+    p, plan = population(bits=tuple(range(32))), Stratified(name="s", pilot=2000)
+    strata = plan.strata(p)
+    part = plan.pilot_allocation(strata)
+    assert part.sum() == pytest.approx(1)
+    assert (strata.shares / part).max() <= 2 + 1e-6  # half of it is proportional
+    by_change = np.bincount(strata.levels[1], part)
+    assert by_change[by_change > 0].min() > 0.4 / (by_change > 0).sum()
+    only = Stratified(name="s", pilot=2000, pilot_even=0)
+    assert only.pilot_allocation(strata) == pytest.approx(strata.shares, abs=1e-11)
 
 
 @given(start=st.integers(0, 10**9), count=st.integers(200, 900))
@@ -136,6 +253,10 @@ def test_population_size() -> None:
         (lambda: Stratified(name="s", by=["bit", "bit"]), "sampling.by"),
         (lambda: Stratified(name="s", by=[]), "sampling.by"),
         (lambda: Stratified(name="s", by=["pass"]), "sampling.by"),
+        (lambda: Stratified(name="s", by=["margin", "correct"]), "leave correct out"),
+        (lambda: Stratified(name="s", pilot_even=1), "sampling.pilot_even=1"),
+        (lambda: unknowing(Stratified(name="s")), "leave out change"),
+        (lambda: unknowing(Stratified(name="s", by=["margin"])), "leave out margin"),
         (lambda: Stratified(name="s", allocation="best"), "sampling.allocation"),
         (lambda: Stratified(name="s", aim="speed"), "sampling.aim"),
         (lambda: Stratified(name="s", pilot=5), "sampling.pilot=5"),
@@ -156,6 +277,11 @@ def test_wrong_options_are_named(make, named: str) -> None:
         make()
 
 
+def unknowing(plan: Stratified) -> np.ndarray:
+    """Shares in a population of which neither values nor scores are known."""
+    return plan.shares(Population(SingleBitFlip(name="f"), SITES, CORRECT))
+
+
 def draw(plan: SamplingPlan) -> pa.Table:
     return plan.plan(population(), 0, "k", 0, 10)
 
@@ -164,7 +290,7 @@ def test_a_layer_without_neurons_is_a_stratum_without_sites() -> None:
     empty = [*SITES, Site("gone", 0, "Linear", (0,), 0, 0)]
     model = SingleBitFlip(name="f", weighting="neuron")
     with pytest.raises(ProgipError, match="layer=gone#0 is a stratum without sites"):
-        Stratified(name="s").shares(Population(model, empty, CORRECT))
+        Stratified(name="s", by=BITS).shares(Population(model, empty, CORRECT))
 
 
 def test_other_fault_models_have_no_strata() -> None:

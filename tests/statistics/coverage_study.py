@@ -37,6 +37,9 @@ def plans() -> dict[str, SamplingPlan]:
         "uniform": Uniform(name="uniform"),
         "stratified, proportional": Stratified(name="stratified", allocation="proportional"),
         "stratified, Neyman": Stratified(name="stratified", pilot=1000),
+        "Neyman over bits": Stratified(
+            name="stratified", by=["bit", "layer", "correct"], pilot=1000
+        ),
         "importance": Importance(name="importance", bit_odds=ODDS),
     }
 

@@ -22,8 +22,7 @@ class Planner:
         sites: what the fault model selected in the cell's pass.
         folder: of the executed runs, where the pilot is read from once it is there.
 
-    Raises:
-        ProgipError: the fault model has no strata, or a stratum has no site.
+    What needs strata raises ProgipError where the fault model has none, or one has no site.
     """
 
     def __init__(
@@ -38,8 +37,13 @@ class Planner:
         correct = outcomes(
             pa.table({**clean, "label": golden["label"]}), settings.population, self._threshold
         )["originally_correct"]
-        self.population = Population(settings.fault_model, sites, correct)
-        self._shares = settings.sampling.shares(self.population)
+        self.population = Population(
+            settings.fault_model,
+            sites,
+            correct,
+            np.abs(golden["score"].to_numpy() - self._threshold),
+            lambda: subject.clean_values(settings.population, settings.fault_pass, sites),
+        )
         self._pilot: Pilot | None = None
 
     def plan(self, start: int, stop: int) -> pa.Table:
@@ -62,7 +66,8 @@ class Planner:
             return None
         found = outcomes(rows, self._settings.population, self._threshold)
         failed = found["classification_failure"] | found["detection_failure"]
-        stratum, strata = rows["stratum"].to_numpy(), len(self._shares)
+        stratum = rows["stratum"].to_numpy()
+        strata = len(self._settings.sampling.shares(self.population))
         counts = (np.ones(len(rows)), failed, failed & self._looks_clean(rows))
         self._pilot = Pilot(
             *(np.bincount(stratum, c, minlength=strata).astype(np.int64) for c in counts)

@@ -19,6 +19,7 @@ from progip.campaign.judge import golden_evidence
 from progip.campaign.settings import SubjectSettings, identity
 from progip.datasets.base import Images, Split
 from progip.datasets.pairing import population_split
+from progip.engine.clean_values import CleanValues
 from progip.engine.corrected import CorrectedPipeline
 from progip.engine.incremental import NotTraceable, Traced
 from progip.engine.pipeline import Pipeline
@@ -48,6 +49,7 @@ class Subject:
 
     def __init__(self, settings: SubjectSettings) -> None:
         self._settings = settings
+        self._clean_values: tuple[tuple, CleanValues] | None = None
         self.device = settings.torch_device()
         dataset = settings.dataset
         self.method = settings.ood_method
@@ -132,6 +134,23 @@ class Subject:
         _ = self.golden  # fits the method
         example = self.images["id"][:1].repeat(2, 1, 1, 1)
         return find_sites(self.network, self.method, example)
+
+    def clean_values(self, population: str, fault_pass: str, sites: list[Site]) -> CleanValues:
+        """Of the evaluation images at these sites; those last asked for stay ready."""
+        key = (population, fault_pass, tuple(site.key for site in sites))
+        if self._clean_values is None or self._clean_values[0] != key:
+            self._clean_values = None  # what is kept of another pass is freed first
+            log.info("fault-free values of the %s images: %s pass", population, fault_pass)
+            values = CleanValues(
+                self.pipeline,
+                sites,
+                fault_pass,
+                self.images[population],
+                self.batch_size,
+                self._settings.golden_memory // 4,
+            )
+            self._clean_values = (key, values)
+        return self._clean_values[1]
 
     @property
     def modules(self) -> list[Site]:

@@ -66,7 +66,7 @@ RATES = {
     "harmless_correct_alarm_rate": ("harmless_correct_alarms", "harmless_correct"),
 }
 #: later rows that a row of the pilot is worth
-PILOT_WORTH = 0.2
+PILOT_WORTH = 0.3
 ESTIMANDS = ("layer_mean", "neuron_weighted", "mac_weighted")
 
 
@@ -97,11 +97,12 @@ class Tally:
         self._factors = _factors(manifest, estimand)
         self._stratified = bool(strata)
         shares = np.array([stratum["share"] for stratum in strata] or [1.0])
-        allocation = np.array([stratum["allocation"] for stratum in strata] or [1.0])
-        #: of the pilot, which is allocated proportionally, and of all other rows
-        self._phases = (
-            StratifiedSums(shares, shares, CATEGORIES),
-            StratifiedSums(shares, allocation, CATEGORIES),
+        #: of the pilot, which has an allocation of its own, and of all other rows
+        self._phases = tuple(
+            StratifiedSums(
+                shares, np.array([stratum[name] for stratum in strata] or [1.0]), CATEGORIES
+            )
+            for name in ("pilot", "allocation")
         )
         self.largest_weight = 0.0
 

@@ -1,8 +1,10 @@
 """What a sampling plan is: it decides which part of the population each run's fault comes from."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -11,22 +13,42 @@ from progip import records
 from progip.fault_models.base import Atoms, FaultModel, Site
 
 
-@dataclass(frozen=True)
+class CleanValues(Protocol):
+    """What is known of fault-free values: ``progip.engine.clean_values``."""
+
+    scale: np.ndarray
+    counts: np.ndarray
+
+    def neurons(
+        self, image: np.ndarray, site: np.ndarray, code: np.ndarray, rank: np.ndarray
+    ) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, eq=False)
 class Population:
     """Every fault a cell can have: the fault model's law over sites, bits and images.
 
     Attributes:
         sites: what ``fault_model.select`` returned.
         correct: (images,) booleans: whether the fault-free outcome of the image is right.
+        distance: (images,) of the image's fault-free score from the OOD threshold.
+        find_values: executes the images for what a plan by ``change`` needs; None: not to be had.
     """
 
     fault_model: FaultModel
     sites: list[Site]
     correct: np.ndarray
+    distance: np.ndarray | None = None
+    find_values: Callable[[], CleanValues] | None = None
 
-    @property
+    @cached_property
     def atoms(self) -> Atoms:
         return self.fault_model.atoms(self.sites)
+
+    @property
+    def neurons(self) -> np.ndarray:
+        """(sites,) of each site."""
+        return np.array([site.neurons for site in self.sites], dtype=np.int64)
 
     @property
     def size(self) -> int | None:
@@ -35,9 +57,7 @@ class Population:
         """
         if self.fault_model.many:
             return None
-        atoms = self.atoms
-        neurons = np.array([site.neurons for site in self.sites])[atoms.site]
-        return len(self.correct) * int(neurons.sum())
+        return len(self.correct) * int(self.neurons[self.atoms.site].sum())
 
 
 @dataclass(frozen=True)
@@ -104,24 +124,23 @@ def planned(
     runs: np.ndarray,
     images: np.ndarray,
     atom: np.ndarray,
-    uniform: np.ndarray,
+    neuron: np.ndarray,
     weight: np.ndarray,
     stratum: np.ndarray,
 ) -> pa.Table:
-    """A ``records.PLAN`` table of chosen images and atoms; the neuron from a uniform number.
+    """A ``records.PLAN`` table of chosen images, atoms and neurons.
 
     All arguments but atoms: (rows,).
     """
     site = atoms.site[atom]
     sites = atoms.sites
-    neurons = np.array([s.neurons for s in sites], dtype=np.int64)[site]
     return pa.table(
         {
             "run_id": runs,
             "sample_index": images.astype(np.int32),
             "layer": np.array([s.layer for s in sites], dtype=object)[site],
             "call": np.array([s.call for s in sites], dtype=np.int16)[site],
-            "neuron": np.minimum((uniform * neurons).astype(np.int64), neurons - 1),
+            "neuron": neuron,
             "bit": atoms.bit[atom],
             "weight": weight,
             "stratum": stratum.astype(np.int32),

@@ -86,7 +86,7 @@ class Importance(SamplingPlan):
             np.arange(start, stop, dtype=np.int64),
             integers(u[:, 0], len(population.correct)),
             atom,
-            u[:, 2],
+            integers(u[:, 2], population.neurons[atoms.site[atom]]),
             (atoms.probability / q)[atom],
             np.zeros(stop - start),
         )
