@@ -18,6 +18,7 @@ from progip.models.base import Model
 from progip.protections.base import Protection
 from progip.report.render import write_report
 from progip.report.status import load_status
+from progip.statistics import METHODS
 
 
 def report(arguments: argparse.Namespace) -> None:
@@ -28,6 +29,7 @@ def report(arguments: argparse.Namespace) -> None:
             arguments.out,
             allow_mixed=arguments.allow_mixed,
             estimand=arguments.estimand,
+            interval=arguments.interval.replace("-", "_"),
         )
     )
 
@@ -138,6 +140,12 @@ def parser() -> argparse.ArgumentParser:
         "--estimand",
         choices=ESTIMANDS,
         help="whom the rates speak of; default: as the fault model hits layers",
+    )
+    sub.add_argument(
+        "--interval",
+        choices=[name.replace("_", "-") for name in METHODS],
+        default="wilson",
+        help="clopper-pearson: exact and wider, for certification; default: wilson",
     )
     sub.set_defaults(action=report)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from campaign_factory import Write, runs
+from scipy.stats import binomtest
 
 from progip.errors import ProgipError
 from progip.report import write_report
@@ -157,3 +158,20 @@ def test_output_that_is_a_file(full: Path, tmp_path: Path) -> None:
     with pytest.raises(ProgipError, match=r"cannot write the report to .*taken"):
         write_report(full, tmp_path / "taken")
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_exact_intervals_on_request(full: Path) -> None:
+    text = write_report(full, interval="clopper_pearson")
+    together = " ".join(text.split())
+    assert "Intervals are Clopper and Pearson's (exact), 95 %" in together
+    assert "the others Clopper and Pearson's (exact)" in together
+    exact = binomtest(48, 60).proportion_ci(method="exact")
+    line = line_of(text, "· 95 % interval", after="· detected, % (overall)").split()
+    assert f"{100 * exact.low:.2f}–{100 * exact.high:.2f}" in line
+    frame = pd.read_csv(full / "report" / "overall.csv").set_index("protection")
+    assert frame.loc["progip", "overall_accuracy_low"] == pytest.approx(exact.low)
+    assert frame.loc["progip", "overall_accuracy_high"] == pytest.approx(exact.high)
+    passes = pd.read_csv(full / "report" / "per_pass.csv")
+    row = passes[(passes["protection"] == "progip") & (passes["fault_pass"] == "backward")].iloc[0]
+    part = binomtest(16, 20).proportion_ci(method="exact")
+    assert row["overall_accuracy_low"] == pytest.approx(part.low)

@@ -55,6 +55,32 @@ def test_a_cell_is_done_or_stopped(write_cell: Write, tmp_path: Path) -> None:
     assert "14 of 27 planned runs; 1 done, 1 stopped" in load_status(tmp_path).text()
 
 
+def test_the_width_and_the_runs_still_needed(write_cell: Write, tmp_path: Path) -> None:
+    folder = write_cell(runs(classification="..", harmless="." * 98), planned=200)
+    status = load_status(tmp_path)
+    assert status.cells[0].precision is None  # no margin was asked for
+    rate = status.cells[0].rate
+    assert rate is not None
+    half = (rate.high - rate.low) / 2
+    assert f" {100 * half:.2f} " in status.text().replace("\n", " ")
+    assert "asked for" not in status.text()
+    file = folder / "manifest.json"
+    manifest = json.loads(file.read_text())
+
+    def asked(**sections: dict) -> str:
+        file.write_text(json.dumps({**manifest, "config": sections}))
+        return load_status(tmp_path).text()
+
+    text = asked(stopping={"of": "failure_rate", "margin": half / 2, "confidence": 0.95})
+    assert f"± {100 * half:.2f} (n = 100), asked for ± {50 * half:.2f}" in text
+    assert "about 300 more runs, 200 beyond those planned" in text
+    assert "reached" in asked(stopping={"of": "failure_rate", "margin": 0.1})
+    relative = asked(sizing={"margin": 0.5, "relative": True, "confidence": 0.9})
+    assert "asked for ± 1.00" in relative  # half of 2 %
+    none = asked(stopping={"of": "detection_accuracy", "margin": 0.1})
+    assert "no event yet" in none
+
+
 def test_a_living_process_is_seen_and_a_dead_one_is_not(
     write_cell: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

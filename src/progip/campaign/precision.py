@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +46,15 @@ def rate_of(moments: Moments, quantity: str, confidence: float = 0.95) -> Rate:
 
 def current_precision(
     folder: Path,
-    quantity: str = "failure_rate",
+    quantity: str | None = None,
     *,
     margin: float | None = None,
-    confidence: float = 0.95,
+    confidence: float | None = None,
 ) -> Precision:
     """The precision of a cell's folder, finished or not; reads the columns it needs and no more.
 
-    margin: absolute half-width to reach; where it is not given, that of the cell's stopping rule if
-    it watches this quantity. The runs needed follow from the variance falling as 1 / runs.
-
-    Raises ProgipError for a folder without a cell, an unknown quantity, weights that do not match
-    the plan.
+    Arguments as in `precision_of`. Raises ProgipError for a folder without a cell, an unknown
+    quantity, weights that do not match the plan.
     """
     manifest = store.read_json(folder / store.MANIFEST)
     if manifest is None or manifest.get("kind") != "cell":
@@ -65,31 +62,53 @@ def current_precision(
             f"{folder} is not the folder of a cell: it has no {store.MANIFEST} of one"
         )
     # reads only: a shard that is being written or damaged is another command's business
-    paths = sorted(folder.glob("part-*.parquet"))
-    tally = tally_shards(paths, manifest)
+    tally = tally_shards(sorted(folder.glob("part-*.parquet")), manifest)
     moments = tally.moments()
-    rate = rate_of(moments, quantity, confidence)
-    half = (rate.high - rate.low) / 2
-    runs = int(moments.rows.sum())
-    target = margin
-    if target is None:
-        target = _target(manifest, quantity, rate)
-    needed = None
-    if target is not None and rate.events and runs:
-        needed = max(0, math.ceil(runs * (half / target) ** 2) - runs)
+    found = precision_of(moments, manifest, quantity, margin=margin, confidence=confidence)
     base = KINDS["done"]
     warning = effective_size_warning(
-        runs, float(moments.total[base].sum()), float(moments.squares[base].sum()),
+        found.runs, float(moments.total[base].sum()), float(moments.squares[base].sum()),
         tally.largest_weight,
     )  # fmt: skip
-    return Precision(quantity, runs, rate, half, target, needed, warning)
+    return replace(found, warning=warning)
 
 
-def _target(manifest: Mapping[str, Any], quantity: str, rate: Rate) -> float | None:
-    rule = (manifest.get("config") or {}).get("stopping") or {}
-    if rule.get("of") != quantity or not rule.get("margin"):
-        return None
-    return float(rule["margin"]) * (rate.estimate if rule.get("relative") else 1.0)
+def precision_of(
+    moments: Moments,
+    manifest: Mapping[str, Any],
+    quantity: str | None = None,
+    *,
+    margin: float | None = None,
+    confidence: float | None = None,
+) -> Precision:
+    """Where a cell stands whose rows have these moments.
+
+    quantity: of `RATES`; by default what the cell's stopping rule watches, else the failure rate.
+    margin: absolute half-width to reach; confidence: of the interval. Where not given, those of the
+    cell's stopping rule if it watches this quantity, or, for the failure rate, those its size was
+    computed from; else no margin, and 95 %. The runs needed follow from the variance falling as
+    1 / runs; looks of a stopping rule ask for a little more.
+
+    Raises ProgipError for an unknown quantity or a confidence outside (0, 1).
+    """
+    config = manifest.get("config") or {}
+    rule, sizing = config.get("stopping") or {}, config.get("sizing") or {}
+    quantity = quantity or rule.get("of") or "failure_rate"
+    asked = rule if rule.get("of") == quantity else sizing if quantity == "failure_rate" else {}
+    if not asked.get("margin"):
+        asked = {}
+    if confidence is None:
+        confidence = float(asked.get("confidence", 0.95))
+    rate = rate_of(moments, quantity, confidence)
+    target = margin
+    if target is None and asked:
+        target = float(asked["margin"]) * (rate.estimate if asked.get("relative") else 1.0)
+    half = (rate.high - rate.low) / 2
+    runs = int(moments.rows.sum())
+    needed = None
+    if target and rate.events and runs:
+        needed = max(0, math.ceil(runs * (half / target) ** 2) - runs)
+    return Precision(quantity, runs, rate, half, target, needed, "")
 
 
 def cell_paths(folder: Path, stop: int) -> list[Path]:

@@ -38,13 +38,13 @@ READING = [
 ]
 
 
-def base_metrics(base: pd.DataFrame) -> pd.DataFrame:
+def base_metrics(base: pd.DataFrame, method: str = "wilson") -> pd.DataFrame:
     """Base metrics with 95 % intervals, one row a detector.
 
     base: as `Campaign.base`. Returns DETECTOR and, for each of METRICS, its value, _low, _high
     (fractions of 1) and _n (images; AUROC has _n of ID and _m of OOD images), then the published
     values. Intervals: AUROC Newcombe's with the variance of Hanley and McNeil, from the area and
-    the two sizes; all others Wilson, that of fpr95 taking its threshold as given.
+    the two sizes; all others of the method (Wilson), that of fpr95 taking its threshold as given.
     """
     rows = []
     for _, row in base.iterrows():
@@ -60,7 +60,7 @@ def base_metrics(base: pd.DataFrame) -> pd.DataFrame:
             else:
                 k = row[events] if events else row[name] * n
                 if not (math.isnan(k) or math.isnan(n)):
-                    estimate = rate(round(k), int(n))
+                    estimate = rate(round(k), int(n), method=method)
                     value, low, high = estimate.estimate, estimate.low, estimate.high
             out |= {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_n": n}
         known = published.base_metrics(row["model"], row["dataset"], row["ood_method"])
@@ -75,7 +75,7 @@ def base_metrics(base: pd.DataFrame) -> pd.DataFrame:
 
 def base_section(campaign: Campaign) -> Section:
     """ID accuracy, AUROC and FPR of every detector, the published ones below where they exist."""
-    data = base_metrics(campaign.base)
+    data = base_metrics(campaign.base, campaign.interval)
     headers = ["", *(header for header, *_ in METRICS.values())]
     blocks = []
     for (model, dataset, ood), group in by_group(data, ["model", "dataset", "ood_dataset"]):
@@ -92,7 +92,7 @@ def base_section(campaign: Campaign) -> Section:
         "In %; n in images (ID + OOD for AUROC). ID is the positive class. The threshold is the "
         "calibrated one that the campaign used; FPR at 95 % TPR takes its own from the evaluation "
         "images. Intervals: AUROC Newcombe (2006) with the variance of Hanley and McNeil; the "
-        "others Wilson."
+        f"others {layout.INTERVALS[campaign.interval]}."
     ]
     if data["published_auroc"].notna().any():
         notes.append(AGREEMENT_READING)
@@ -118,7 +118,7 @@ def pass_section(campaign: Campaign) -> Section:
     wide = pd.concat(scopes, ignore_index=True)
     both = pd.concat([wide, wide.assign(fault_pass=ALL)], ignore_index=True)
     scope = [*SETTING, "ood_method", "model"]
-    data = summarise(both, [*scope, "fault_pass", "protection"])
+    data = summarise(both, [*scope, "fault_pass", "protection"], campaign.interval)
     blocks = [
         _pass_block(key, group, every)
         for _, every in by_group(data, SETTING)

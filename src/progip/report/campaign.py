@@ -41,6 +41,7 @@ class Campaign:
     base: one row a detector (DETECTOR) with the base metrics of its manifests.
     warnings: what was left out or is odd, in plain sentences that name it.
     estimand: the population its rates speak of, one of `tally.ESTIMANDS`.
+    interval: method of its intervals, a key of `progip.statistics.METHODS`.
     folders: where each cell lies, and its manifest; row i of `cells` is folders[i].
     """
 
@@ -49,6 +50,7 @@ class Campaign:
     base: pd.DataFrame
     warnings: tuple[str, ...] = ()
     estimand: str = "layer_mean"
+    interval: str = "wilson"
     folders: tuple[CellFolder, ...] = ()
 
     @cached_property
@@ -73,6 +75,7 @@ class Campaign:
         *,
         allow_mixed: bool = False,
         estimand: str | None = None,
+        interval: str = "wilson",
     ) -> "Campaign":
         """Read every cell under a folder, finished or not.
 
@@ -109,6 +112,7 @@ class Campaign:
             base,
             tuple(warnings + odd),
             estimand or natives[0],
+            interval,
             tuple(found),
         )
 

@@ -29,10 +29,11 @@ OF_PROTECTION = tuple(
 )
 
 
-def summarise(cells: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+def summarise(cells: pd.DataFrame, by: list[str], method: str = "wilson") -> pd.DataFrame:
     """Add up cells and estimate every rate of RATES and CLEAN_RATES, one row a group.
 
     cells: rows as in `Campaign.cells`. by: the columns that make a group, `protection` among them.
+    method: of the intervals, a key of `progip.statistics.METHODS`.
     Cells count by the runs they have done, so unfinished ones weigh less. Returns the group
     columns, cells, unfinished, planned, the counts, nonfinite_failures, nan_dominant, and for each
     rate its estimate, _low, _high (95 %, fractions of 1), _n, its denominator in rows, and
@@ -56,13 +57,17 @@ def summarise(cells: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         rates = []
         for number, (_, row) in enumerate(result.iterrows()):
             moments = pooled[number] if pooled else None
-            rates.append(_weighted(row, events, base, moments))
+            rates.append(_weighted(row, events, base, moments, method))
         _add(result, name, rates)
     for name, population in CLEAN_RATES.items():
         clean = frame[frame["population"] == population].drop_duplicates([*by, "clean_of"])
         sums = clean.groupby(by)[["clean_alarms", "clean_images"]].sum(min_count=1)
         pairs = [sums.loc[key] if key in sums.index else None for key in _keys(result, by)]
-        _add(result, name, [None if p is None else _plain(*p) for p in pairs])
+        _add(
+            result,
+            name,
+            [None if p is None else _plain(p.iloc[0], p.iloc[1], method) for p in pairs],
+        )
     bare = result["protection"] == UNPROTECTED
     for name in OF_PROTECTION:
         result.loc[bare, [name, f"{name}_low", f"{name}_high"]] = math.nan
@@ -148,14 +153,16 @@ def _pooled(moments: pd.Series) -> Moments:
     return reduce(add, moments)
 
 
-def _weighted(row: pd.Series, events: str, base: str, moments: Moments | None) -> Rate | None:
+def _weighted(
+    row: pd.Series, events: str, base: str, moments: Moments | None, method: str
+) -> Rate | None:
     n = row[base]
     if math.isnan(n) or math.isnan(row[events]):
         return None
     if moments is not None and moments.stratified:
-        return moments.rate(tally.KINDS[events], tally.KINDS[base])
+        return moments.rate(tally.KINDS[events], tally.KINDS[base], method=method)
     if math.isnan(row[f"{base}_w"]):  # counts from print: no weights
-        return rate(int(row[events]), int(n))
+        return rate(int(row[events]), int(n), method=method)
     return rate_from_sums(
         n=int(n),
         events=int(row[events]),
@@ -163,11 +170,12 @@ def _weighted(row: pd.Series, events: str, base: str, moments: Moments | None) -
         weight_squared=row[f"{base}_w2"],
         event_weight=row[f"{events}_w"],
         event_weight_squared=row[f"{events}_w2"],
+        method=method,
     )
 
 
-def _plain(k: float, n: float) -> Rate | None:
-    return None if math.isnan(k) or math.isnan(n) else rate(int(k), int(n))
+def _plain(k: float, n: float, method: str) -> Rate | None:
+    return None if math.isnan(k) or math.isnan(n) else rate(int(k), int(n), method=method)
 
 
 def _add(frame: pd.DataFrame, name: str, rates: list[Rate | None]) -> None:

@@ -9,6 +9,9 @@ import pandas as pd
 from progip.report import formats
 from progip.report.estimates import OF_PROTECTION, UNPROTECTED
 
+#: the intervals of `Campaign.interval`, in words
+INTERVALS = {"wilson": "Wilson's", "clopper_pearson": "Clopper and Pearson's (exact)"}
+
 
 class Value(str):
     """A printed number that knows where it stands: row and columns of its section's data."""

@@ -48,6 +48,7 @@ def write_report(
     *,
     allow_mixed: bool = False,
     estimand: str | None = None,
+    interval: str = "wilson",
 ) -> str:
     """Report on a campaign: returns the text to print, and writes the same as files.
 
@@ -55,10 +56,11 @@ def write_report(
     `report` in that folder; older ones are replaced: the page (report.html), report.md, report.tex,
     each figure as SVG, PDF and PNG, and the numbers of each table and figure as CSV, fractions of 1
     and counts, unrounded. estimand: the population to speak of, as in `Campaign.load`.
+    interval: method of the intervals, a key of `progip.statistics.METHODS`.
 
     Raises ProgipError as `Campaign.load` does, and when the files cannot be written.
     """
-    campaign = Campaign.load(folder, allow_mixed=allow_mixed, estimand=estimand)
+    campaign = Campaign.load(folder, allow_mixed=allow_mixed, estimand=estimand, interval=interval)
     sections = build_sections(campaign, runtime_sections(folder))
     figures = build_figures(campaign)
     drawn = [figure for figure in figures if isinstance(figure, Figure)]

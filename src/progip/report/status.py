@@ -7,13 +7,14 @@ from pathlib import Path
 from tabulate import tabulate
 
 from progip.campaign.failure import ERROR, recorded_failure
+from progip.campaign.precision import Precision, precision_of
 from progip.campaign.progress import duration, heartbeats
 from progip.errors import ProgipError
 from progip.launching.launched import Job, Sweep, job_of, sweep_of
 from progip.report import formats
 from progip.report.counting import count_cell
 from progip.report.manifests import read_cell, walk
-from progip.statistics import Rate, rate_from_sums
+from progip.statistics import Rate
 
 DONE, RUNNING, FAILED, STOPPED = "done", "running", "FAILED", "stopped"
 
@@ -26,7 +27,8 @@ class CellStatus:
     error.txt) or `stopped`. planned: runs, NaN where nothing tells. done, failed: rows, and among
     them failures that no protection noticed. rate: of those among originally correct runs. speed:
     runs/s of the living processes, seconds_left: by that speed; NaN where none is alive. error:
-    the message of the failure. job: how it was started.
+    the message of the failure. job: how it was started. precision: of the rate that the cell has a
+    margin for, None where it has none.
     """
 
     name: str
@@ -40,6 +42,7 @@ class CellStatus:
     error: str | None
     job: Job | None
     warnings: tuple[str, ...] = ()
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class Status:
             lines += [f"FAILED {cell.name}", f"  {cell.error}"]
             if (self.folder / cell.name / ERROR).exists():
                 lines.append(f"  {cell.name}/{ERROR}")
+        lines += [_asked(cell) for cell in self.cells if cell.precision]
         lines += [f"Warning: {text}" for cell in self.cells for text in cell.warnings]
         if self.commands:
             alive = any(cell.state == RUNNING for cell in self.cells)
@@ -139,6 +143,10 @@ def _cell(root: Path, here: Path, files: list[str]) -> CellStatus:
             counts, warnings = counted.counts, counted.warnings
     except ProgipError as damage:  # this cell's trouble must not hide the others
         error = error or str(damage)
+    rate, precision = None, None
+    if cell is not None and counts.get("done"):
+        rate = precision_of(counts["moments"], cell.manifest, "failure_rate", confidence=0.95).rate
+        precision = precision_of(counts["moments"], cell.manifest)
     planned = float(cell.manifest["runs"]) if cell else job.planned if job else math.nan
     done = int(counts.get("done", 0))
     # each process tells the speed of all on the cell, since it began
@@ -149,32 +157,37 @@ def _cell(root: Path, here: Path, files: list[str]) -> CellStatus:
         planned=planned,
         done=done,
         failed=int(counts.get("classification_left", 0) + counts.get("detection_left", 0)),
-        rate=_rate(counts) if done else None,
+        rate=rate,
         speed=speed if alive else math.nan,
         seconds_left=(planned - done) / speed if alive and speed else math.nan,
         error=None if alive else error,
         job=job,
         warnings=tuple(warnings),
+        precision=precision if precision and precision.target else None,
     )
 
 
-def _rate(counts: dict[str, float]) -> Rate:
-    left = {
-        end: counts[f"classification_left{end}"] + counts[f"detection_left{end}"]
-        for end in ("", "_w", "_w2")
-    }
-    return rate_from_sums(
-        n=int(counts["originally_correct"]),
-        events=int(left[""]),
-        weight=counts["originally_correct_w"],
-        weight_squared=counts["originally_correct_w2"],
-        event_weight=left["_w"],
-        event_weight_squared=left["_w2"],
+def _asked(cell: CellStatus) -> str:
+    """The half-width that a cell was asked for, the one it has, and the runs in between."""
+    p = cell.precision
+    assert p is not None
+    have, want = (formats.percent(half) for half in (p.half_width, p.target))
+    if p.runs_needed is None:
+        rest = "no event yet to tell how many more runs that takes"
+    elif p.runs_needed:
+        rest = f"about {p.runs_needed:,} more runs"
+        over = p.runs + p.runs_needed - cell.planned
+        rest += f", {over:,.0f} beyond those planned" if over > 0 else ""
+    else:
+        rest = "reached"
+    return (
+        f"{cell.name}: {p.quantity} {formats.percent(p.rate.estimate)} % ± {have} "
+        f"(n = {p.rate.n:,}), asked for ± {want}: {rest}"
     )
 
 
 def _table(cells: tuple[CellStatus, ...]) -> str:
-    headers = ["cell", "state", "done", "planned", "failures", "failure rate % (95 %)", "n"]
+    headers = ["cell", "state", "done", "planned", "failures", "failure rate % (95 %)", "±", "n"]
     headers += ["runs/s", "left"]
     rows = [
         [
@@ -184,13 +197,14 @@ def _table(cells: tuple[CellStatus, ...]) -> str:
             formats.count(cell.planned),
             f"{cell.failed:,}",
             _percent(cell.rate),
+            _half_width(cell.rate),
             f"{cell.rate.n:,}" if cell.rate else formats.ABSENT,
             f"{cell.speed:,.1f}" if cell.speed > 0 else formats.ABSENT,
             formats.ABSENT if math.isnan(cell.seconds_left) else duration(cell.seconds_left),
         ]
         for cell in cells
     ]
-    align = ["left", "left", *["right"] * 7]
+    align = ["left", "left", *["right"] * 8]
     return tabulate(rows, headers, tablefmt="simple", colalign=align, disable_numparse=True)
 
 
@@ -198,3 +212,7 @@ def _percent(rate: Rate | None) -> str:
     if rate is None or not rate.n:
         return formats.ABSENT
     return f"{formats.percent(rate.estimate)} ({formats.span(rate.low, rate.high)})"
+
+
+def _half_width(rate: Rate | None) -> str:
+    return formats.percent((rate.high - rate.low) / 2) if rate and rate.n else formats.ABSENT

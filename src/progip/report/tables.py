@@ -59,7 +59,7 @@ READING = [
     "fault (originally correct) and is wrong with it; the two kinds do not overlap. Without a "
     "protection (none) every failure is left.",
     "Clean images are counted once for each model and OOD method. A harmless fault is a run "
-    "without failure. Intervals are Wilson's, 95 %, and take runs as independent although some "
+    "without failure. Intervals are {interval}, 95 %, and take runs as independent although some "
     "share an image.",
 ]
 
@@ -110,9 +110,9 @@ def cells_section(campaign: Campaign) -> Section:
 
 def overall_section(campaign: Campaign) -> Section:
     """The publication's overall table: quantities as rows, protections as columns."""
-    data = summarise(with_unprotected(campaign.cells), [*SETTING, "protection"])
+    data = summarise(with_unprotected(campaign.cells), [*SETTING, "protection"], campaign.interval)
     data.insert(0, "source", MEASURED)
-    paper = summarise(published.overall_counts(), ["protection"])
+    paper = summarise(published.overall_counts(), ["protection"], campaign.interval)
     paper = paper.assign(source=PUBLISHED, **dict(zip(SETTING, published.SETTING, strict=True)))
     data = pd.concat([data, paper], ignore_index=True)
     paper = data[data["source"] == PUBLISHED]
@@ -146,7 +146,8 @@ def overall_section(campaign: Campaign) -> Section:
             notes += published_notes()
         rows = list(_rows(columns, weighted))
         blocks.append(Block(layout.setting_title(setting), ["", *headers], rows, notes))
-    blocks.append(Block("", notes=READING))
+    kind = layout.INTERVALS[campaign.interval]
+    blocks.append(Block("", notes=[note.format(interval=kind) for note in READING]))
     return Section(
         "overall",
         "Overall results",

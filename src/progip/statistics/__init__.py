@@ -12,6 +12,7 @@ from progip.statistics.comparison import (
     mcnemar_p,
 )
 from progip.statistics.intervals import (
+    METHODS,
     Rate,
     effective_size_warning,
     proportion_interval,
@@ -30,6 +31,7 @@ from progip.statistics.sizing import margin_of, sample_size
 from progip.statistics.strata import Moments, StratifiedSums
 
 __all__ = [
+    "METHODS",
     "ClusteredRate",
     "Difference",
     "Median",

@@ -23,7 +23,7 @@ def passes(campaign: Campaign, setting: tuple[str, ...]) -> list[Figure | Absent
     """Share of originally correct runs that fail and are left, by OOD method, pass, protection."""
     cells = with_unprotected(campaign.cells)
     here = cells[(cells[list(SETTING)] == list(setting)).all(axis=1)]
-    summary = summarise(pool(here), ["ood_method", "fault_pass", "protection"])
+    summary = summarise(pool(here), ["ood_method", "fault_pass", "protection"], campaign.interval)
     names = ["ood_method", "fault_pass", "protection", "unfinished", "nan_dominant"]
     parts = []
     for kind in KINDS:
