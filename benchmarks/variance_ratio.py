@@ -1,98 +1,79 @@
-"""How many times fewer runs a planned campaign needs than a uniform one, from rows of both.
+"""How many times fewer runs a planned campaign needs than a uniform one for the same intervals.
 
-    python benchmarks/variance_ratio.py UNIFORM_CELL [PLANNED_CELL]
+    python benchmarks/variance_ratio.py UNIFORM_CAMPAIGN PLANNED_CAMPAIGN
 
-Cells are folders with a manifest, of the same cell. With both: the ratio of effective rows a run,
-as measured. With the uniform one alone: what Neyman allocation would gain, learnt from its first
-runs and judged on the others, so that the pilot's luck does not flatter it.
+Both are folders of campaigns over the same cells; cells that only one has are left out. For each
+protection and quantity: the interval of both, pooled over the cells, and the ratio of effective
+rows a run, the pilot's runs counted. Then the same ratio cell by cell, with the events each rests
+on. Where rates were equal in both, it is the ratio of variances at the same number of runs.
 """
 
-import json
 import sys
-from pathlib import Path
+from functools import reduce
+from operator import add
 
-import numpy as np
-import pyarrow.parquet as pq
+import pandas as pd
+from tabulate import tabulate
 
 from progip.campaign.precision import rate_of
-from progip.campaign.tally import tally_shards
-from progip.statistics.allocation import neyman, smoothed_rates, spread
-from progip.statistics.intervals import Rate
+from progip.report.campaign import Campaign
+from progip.statistics import Moments, Rate
 
-QUANTITIES = ("failure_rate_before", "failure_rate", "overall_accuracy")
-PILOT = 5000
-DEFENSIVE = 0.3
-
-
-def rates_of(folder: Path) -> tuple[int, dict[str, Rate]]:
-    """Runs of a cell, and its rates."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    moments = tally_shards(sorted(folder.glob("part-*.parquet")), manifest).moments()
-    return int(moments.rows.sum()), {name: rate_of(moments, name) for name in QUANTITIES}
+CELL = ["model", "ood_method", "fault_pass", "population"]
+QUANTITIES = {
+    "failure_rate_before": "failures, % of originally correct",
+    "failure_rate": "left by the protection",
+    "classification_accuracy": "classification failures detected",
+    "detection_accuracy": "ID/OOD failures detected",
+    "overall_accuracy": "failures detected",
+}
 
 
-def measured(uniform: Path, planned: Path) -> None:
-    """Print both cells' rates and the ratio of their effective rows a run."""
-    (n, plain), (m, better) = rates_of(uniform), rates_of(planned)
-    for name in QUANTITIES:
-        a, b = plain[name], better[name]
-        gain = b.effective_n / m / (a.effective_n / n)
-        print(
-            f"{name}: uniform {a.estimate:.5f} [{a.low:.5f}, {a.high:.5f}] of {n:,} runs "
-            f"({a.events} of {a.n}); planned {b.estimate:.5f} [{b.low:.5f}, {b.high:.5f}] of {m:,} "
-            f"({b.events} of {b.n}); {gain:.1f} times fewer runs for the same interval"
-        )
+def gain(uniform: Moments, planned: Moments, quantity: str) -> tuple[Rate, Rate, float]:
+    """Both rates, and the ratio of their effective rows a run.
+
+    NaN where the planned rows hold no event, or nothing else: their variance is not known then. A
+    uniform sample's effective rows are its rows, whatever their events.
+    """
+    pair = [rate_of(moments, quantity) for moments in (uniform, planned)]
+    if not pair[0].n or pair[1].events in (0, pair[1].n):
+        return pair[0], pair[1], float("nan")
+    a, b = (r.effective_n / m.rows.sum() for r, m in zip(pair, (uniform, planned), strict=True))
+    return pair[0], pair[1], float(b / a)
 
 
-def predicted(folder: Path) -> None:
-    """Print the gain that an allocation learnt from the first PILOT uniform rows would have had."""
-    names = [
-        "run_id", "layer", "bit", "originally_correct", "classification_failure",
-        "detection_failure", "alarm", "golden_grad_max", "faulty_grad_max", "golden_score",
-        "faulty_score", "range_excess_first", "range_excess_second",
-    ]  # fmt: skip
-    rows = pq.read_table(sorted(folder.glob("part-*.parquet")), columns=names).to_pandas()
-    correct = rows["originally_correct"].to_numpy()
-    failed = (rows["classification_failure"] | rows["detection_failure"]).to_numpy()
-    missed = failed & ~rows["alarm"].to_numpy()
-    clean = np.ones(len(rows), dtype=bool)
-    for name in ("grad_max", "score"):
-        golden = rows[f"golden_{name}"]
-        clean &= rows[f"faulty_{name}"].between(golden.min(), golden.max()).to_numpy()
-    inside = (rows[["range_excess_first", "range_excess_second"]] <= 0).all(axis=1).to_numpy()
-    layer = np.unique(rows["layer"], return_inverse=True)[1]
-    sizes = (32, layer.max() + 1, 2)
-    stratum = np.ravel_multi_index((rows["bit"].to_numpy(), layer, correct.astype(int)), sizes)
-    levels = np.indices(sizes).reshape(3, -1)
-    count = levels.shape[1]
-    part = np.where(levels[2] == 1, correct.mean(), 1 - correct.mean())
-    shares = part / (sizes[0] * sizes[1])
-    wider = np.stack([np.digitize(levels[0], (23, 31)), 0 * levels[1], levels[2]])
-    early = rows["run_id"].to_numpy() < PILOT
-    seen, k, quiet = (
-        np.bincount(stratum[early], what[early], minlength=count)
-        for what in (np.ones(len(rows)), failed, failed & (clean | inside))
-    )
-    p, q = (smoothed_rates(seen, events, levels, wider) for events in (k, quiet))
-    spreads = spread(shares, p, np.minimum(p, q), "detection_accuracy")
-    weights = shares / neyman(shares, spreads, DEFENSIVE)
-    late, where = ~early, stratum[~early]
-    recall = 1 - missed.sum() / failed.sum()
-    for name, contrast in (
-        ("failure_rate_before", failed - failed.sum() / correct.sum() * correct),
-        ("failure_rate", missed - missed.sum() / correct.sum() * correct),
-        ("overall_accuracy", failed * (~missed - recall)),
-    ):
-        z = contrast[late].astype(float)
-        n, s, ss = (np.bincount(where, w, minlength=count) for w in (np.ones(len(z)), z, z * z))
-        squares = (s * s - ss) / np.maximum(n * (n - 1), 1)  # unbiased for the squared mean
-        variance = (ss * weights).sum() / len(z) - (shares * weights * squares).sum()
-        print(f"{name}: {np.mean(z**2) / variance:.1f} times fewer runs, predicted")
+def interval(rate: Rate) -> str:
+    """Estimate and limits in per cent, and the rows that are events."""
+    low, middle, high = (f"{100 * value:.3f}" for value in (rate.low, rate.estimate, rate.high))
+    return f"{middle} [{low}, {high}], {rate.events:,} of {rate.n:,}"
+
+
+def main(uniform: str, planned: str) -> None:
+    """Print both tables as Markdown."""
+    frames = [Campaign.load(folder).cells for folder in (uniform, planned)]
+    both = frames[0].merge(frames[1], on=[*CELL, "protection"], suffixes=("_u", "_p"))
+    pooled, single = [], []
+    for name, group in both[both["protection"] != "none"].groupby("protection"):
+        sums = [reduce(add, group[f"moments_{side}"]) for side in "up"]
+        runs = " / ".join(f"{int(m.rows.sum()):,}" for m in sums)
+        for quantity, label in QUANTITIES.items():
+            a, b, ratio = gain(sums[0], sums[1], quantity)
+            width = (b.high - b.low) / (a.high - a.low)
+            pooled.append([name, label, interval(a), interval(b), f"{width:.2f}", f"{ratio:.1f}"])
+        for _, cell in group.iterrows():
+            row = [" ".join(cell[CELL]), name]
+            for quantity in QUANTITIES:
+                a, b, ratio = gain(cell["moments_u"], cell["moments_p"], quantity)
+                row.append(f"{ratio:.1f} ({a.events:,} / {b.events:,})")
+            single.append(row)
+        print(f"{name}: {len(group)} cells, {runs} runs")
+    head = ["protection", "quantity", "uniform", "planned", "width", "times fewer runs"]
+    print("\n" + tabulate(pd.DataFrame(pooled), head, "github", showindex=False))
+    head = ["cell", "protection", *QUANTITIES.values()]
+    print("\n" + tabulate(pd.DataFrame(single), head, "github", showindex=False))
 
 
 if __name__ == "__main__":
-    folders = [Path(name) for name in sys.argv[1:]]
-    if len(folders) == 2:
-        measured(*folders)
-    else:
-        predicted(*folders)
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])

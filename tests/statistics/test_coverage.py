@@ -1,7 +1,16 @@
 """Every plan and rule against the enumerated truth; docs/statistics.md has the full table."""
 
 import pytest
-from coverage_study import PASSES, QUANTITIES, Result, fixed_sizes, plans, stopped, study
+from coverage_study import (
+    PASSES,
+    QUANTITIES,
+    Result,
+    fixed_sizes,
+    plans,
+    stopped,
+    study,
+    table,
+)
 from enumeration import Truth, campaign
 
 from progip.campaign.precision import rate_of
@@ -65,7 +74,9 @@ def test_the_pilot_does_not_bias_the_rates(truth: Truth) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("fault_pass", PASSES)
 def test_coverage_of_every_plan(fault_pass: str) -> None:
-    for result in fixed_sizes(1000, (fault_pass,)):
+    results = fixed_sizes(1000, (fault_pass,))
+    print(table(results))  # -s shows it: the table of docs/statistics.md
+    for result in results:
         check(result, 0.93, 0.98)
 
 

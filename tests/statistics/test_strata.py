@@ -156,6 +156,18 @@ def test_smoothing_never_says_never() -> None:
     assert rates[3] == rates.min()
 
 
+def test_levels_that_meet_tell_more_than_each_alone() -> None:
+    """A change that is harmless elsewhere matters in one layer; one stratum there has no row."""
+    levels = np.indices((8, 5, 6)).reshape(3, -1)
+    here = (levels[0] == 3) & (levels[1] == 1)
+    rows, failures = np.full(240, 40), np.where(here, 20, 1)
+    blank = np.flatnonzero(here)[0]
+    rows[blank] = failures[blank] = 0
+    rates = smoothed_rates(rows, failures, levels, np.zeros_like(levels))
+    assert rates[here].min() > 0.2
+    assert rates[~here].max() < 0.1
+
+
 def test_neyman_is_best() -> None:
     shares, p = np.array([0.6, 0.4]), np.array([0.01, 0.3])
     s = spread(shares, p, p / 2, "failure_rate")

@@ -31,7 +31,7 @@ class Strata:
     Attributes:
         levels: (factors, H) level of each stratum in each factor, in the order of ``by``.
         wider: (factors, H) the same, of wider levels: sign, exponent or mantissa of a bit.
-        names: (H,) such as ``layer=fc#0 change=2^3 nearest 2 %``.
+        names: (H,) such as ``change=2^3 margin=0-2 % layer=fc#0``.
         shares: (H,) probability under the fault model; above 0.
         even: (H,) part of the runs in a plan that visits changes and margins alike, and no image
             that cannot fail.

@@ -31,7 +31,8 @@ class Stratified(SamplingPlan):
         by: factors, see ``progip.sampling.strata``: ``bit``; ``layer``; ``change``, how large a
             change the flip makes, which follows from bit and fault-free value; of the image either
             ``correct``, whether its fault-free outcome is right (other images cannot fail), or
-            ``margin``, that and how near its score is to the OOD threshold.
+            ``margin``, that and how near its score is to the OOD threshold. Strata that are too
+            small are taken together along the last factor first.
         allocation: ``proportional`` to the fault model's probability, or ``neyman``: what the first
             ``pilot`` runs show decides the allocation of all later ones.
         pilot: that number of runs.
@@ -42,7 +43,7 @@ class Stratified(SamplingPlan):
         defensive: share of the later runs that stays proportional; no weight exceeds 1 over it.
     """
 
-    by: list[str] = field(default_factory=lambda: ["layer", "change", "margin"])
+    by: list[str] = field(default_factory=lambda: ["change", "margin", "layer"])
     allocation: str = "neyman"
     pilot: int = 5000
     pilot_even: float = 0.5

@@ -1,5 +1,7 @@
 """How many runs each stratum gets."""
 
+from itertools import combinations
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,9 +19,11 @@ def smoothed_rates(
 
     Most strata have a row or two and no failure. A stratum is expected at the product of the rates
     of its levels, p prod(p_level / p), as an independence model has it; a level at the rate of the
-    wider level it belongs to: a mantissa bit at that of all mantissa bits. What was seen changes
-    what was expected by (k + 1) / (k expected + 1), the mean of a gamma law, so that few failures
-    change little. Nothing is estimated at 0: where no failure was seen, half of one is taken.
+    wider level it belongs to: a mantissa bit at that of all mantissa bits. Then, for every pair of
+    factors, by what was seen where two levels meet against what was expected there: a change that
+    is harmless elsewhere may matter in the last layer. What was seen changes what was expected by
+    (k + 1) / (k expected + 1), the mean of a gamma law, so that few failures change little. Nothing
+    is estimated at 0: where no failure was seen, half of one is taken.
 
     rows, failures: counts (H,). levels: (factors, H) the level of each stratum in each factor;
     wider: the same, of the wider levels.
@@ -32,6 +36,12 @@ def smoothed_rates(
         of_level[level] = around[wide]
         seen = _updated(np.bincount(level, rows), np.bincount(level, failures), of_level)
         prior *= seen[level] / overall
+    # with two factors the pair is the stratum itself
+    for first, second in combinations(levels, 2) if len(levels) > 2 else ():
+        pair = np.ravel_multi_index((first, second), (first.max() + 1, second.max() + 1))
+        expected = np.bincount(pair, rows * np.minimum(prior, 0.9))
+        ratio = (np.bincount(pair, failures) + PRIOR_FAILURES) / (expected + PRIOR_FAILURES)
+        prior *= ratio[pair]
     return np.minimum(_updated(rows, failures, np.minimum(prior, 0.9)), 0.9)
 
 

@@ -15,7 +15,7 @@ from progip.errors import ProgipError
 from progip.statistics.intervals import Rate, rate_from_sums, rate_from_variance
 
 #: rows that a group of strata must be due before its variance is its own
-LEAST_ROWS = 20
+LEAST_ROWS = 10
 
 
 @dataclass(frozen=True)
