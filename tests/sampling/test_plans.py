@@ -174,8 +174,8 @@ def test_a_change_is_as_large_as_its_class_says() -> None:
     codes = codes_of(exponents, scale)
     inside = (codes == 0) | (np.abs(exponents.astype(int) - scale + 8.5) < 15)
     for bit in range(32):
-        after = (words ^ np.uint32(1 << bit)).view(np.float32).astype(float)
         with np.errstate(all="ignore"):
+            after = (words ^ np.uint32(1 << bit)).view(np.float32).astype(float)
             size = np.log2(np.abs(after - values.astype(float))) - (scale - 127)
         classes = change_class(bit, codes, scale)
         assert np.array_equal(classes == NOT_FINITE, ~np.isfinite(after))
