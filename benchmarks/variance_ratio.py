@@ -20,6 +20,7 @@ from progip.report.campaign import Campaign
 from progip.statistics import Moments, Rate
 
 CELL = ["model", "ood_method", "fault_pass", "population"]
+LEAST_EVENTS = 20
 QUANTITIES = {
     "failure_rate_before": "failures, % of originally correct",
     "failure_rate": "left by the protection",
@@ -32,11 +33,13 @@ QUANTITIES = {
 def gain(uniform: Moments, planned: Moments, quantity: str) -> tuple[Rate, Rate, float]:
     """Both rates, and the ratio of their effective rows a run.
 
-    NaN where the planned rows hold no event, or nothing else: their variance is not known then. A
-    uniform sample's effective rows are its rows, whatever their events.
+    NaN where the planned rows hold fewer than LEAST_EVENTS with or without the event: their
+    variance is hardly known then. A uniform sample's effective rows are its rows, whatever they
+    hold.
     """
     pair = [rate_of(moments, quantity) for moments in (uniform, planned)]
-    if not pair[0].n or pair[1].events in (0, pair[1].n):
+    few = min(pair[1].events, pair[1].n - pair[1].events) < LEAST_EVENTS
+    if not pair[0].n or few:
         return pair[0], pair[1], float("nan")
     a, b = (r.effective_n / m.rows.sum() for r, m in zip(pair, (uniform, planned), strict=True))
     return pair[0], pair[1], float(b / a)

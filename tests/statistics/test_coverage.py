@@ -77,7 +77,8 @@ def test_coverage_of_every_plan(fault_pass: str) -> None:
     results = fixed_sizes(1000, (fault_pass,))
     print(table(results))  # -s shows it: the table of docs/statistics.md
     for result in results:
-        check(result, 0.93, 0.98)
+        # proportional: small strata are taken together, which says more variance than there is
+        check(result, 0.93, 1.0 if result.plan == "stratified, proportional" else 0.98)
 
 
 @pytest.mark.slow
