@@ -50,10 +50,10 @@ def kill_often(folder: Path, executor: str, kills: int, expected: pa.Table) -> i
         cell = small_cell(folder, f"name=killed{number}", f"executor={executor}")
         number += 1
         while done < kills and torture.held_runs(cell) < 180:
+            held = torture.held_runs(cell)
             process = torture.start(cell, torture.slow_writes)
-            here = cell[0].folder
-            if random.random() < 0.7:  # else also while it loads, profiles, plans
-                while process.is_alive() and not list(here.glob(".running-*")):
+            if random.random() < 0.7:  # else while it loads, profiles, traces, plans
+                while process.is_alive() and torture.held_runs(cell) == held:
                     time.sleep(0.01)
             if torture.kill(process, random.uniform(0, 0.8)) == -signal.SIGKILL:
                 done += 1

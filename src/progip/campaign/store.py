@@ -47,26 +47,25 @@ def shard_path(folder: Path, start: int, stop: int) -> Path:
 
 
 def write_shard(folder: Path, start: int, stop: int, table: pa.Table) -> Shard:
-    """Write one shard: temporary file in the same folder, fsync, rename.
+    """Write one shard, as ``write_table`` does."""
+    path = shard_path(folder, start, stop)
+    write_table(path, table)
+    return Shard(start, stop, path)
 
-    Two processes may write the same shard at once; each has a temporary file of its own.
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table whole or not at all: temporary file in the same folder, fsync, rename.
+
+    Two processes may write the same file at once; each has a temporary file of its own.
 
     Raises:
         ProgipError: it cannot be written (a full disk, a quota, no permission), by its folder.
     """
-    path = shard_path(folder, start, stop)
     with _written_whole(path) as temporary, temporary.open("wb") as sink:
         # checksums of pages: a damaged byte is noticed, not only a missing one
         pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
         sink.flush()
         os.fsync(sink.fileno())
-    return Shard(start, stop, path)
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write any table whole or not at all. Raises ProgipError as `write_shard` does."""
-    with _written_whole(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
 
 
 @contextmanager
