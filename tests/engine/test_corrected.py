@@ -54,6 +54,32 @@ def test_paths_through_concatenation_normalisation_and_addition(images: Tensor) 
     assert find_paths(network, sites, [("one", 0)], images[:1])[0] == [Path(("one", 0), 0)]
 
 
+class Skipping(nn.Module):
+    """The shortcut of ResNet-20: every second pixel, more channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 3, stride=2, padding=1)
+        self.first, self.second, self.head = nn.ReLU(), nn.ReLU(), nn.Linear(128, 4)
+        nn.init.constant_(self.one.weight, 0)
+        nn.init.constant_(self.one.bias, -2e4)  # a probe of some channels dies in the ReLU
+        with torch.no_grad():
+            self.one.bias[0] = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(self.one(x))
+        skip = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))
+        return self.head(self.second(self.two(x) + skip).flatten(1))
+
+
+def test_a_shortcut_that_skips_pixels_is_no_path(images: Tensor) -> None:
+    network = Skipping().eval().requires_grad_(False)
+    sites = find_sites(network, NoMethod(name="none"), images[:2])["first_forward"]
+    sites = [s for s in sites if s.kind == "Conv2d"]
+    found = find_paths(network, sites, [("first", 0), ("second", 0)], images[:1])
+    assert found == [[Path(("first", 0), 0)], [Path(("second", 0), 0)]]
+
+
 @pytest.mark.parametrize("method", ["none", "odin"])
 @pytest.mark.parametrize("fault_pass", ["first_forward", "second_forward"])
 def test_scores_equal_counting_by_hand(images: Tensor, method: str, fault_pass: str) -> None:

@@ -1,5 +1,6 @@
 """Where a value goes unmixed: from the output of a layer to the places of correction."""
 
+import math
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -66,10 +67,26 @@ def find_paths(
     return [
         [
             *(Path(call, 0) for call in calls if call == site.key),
-            *(Path(c, min(o)) for c, o in found.items() if len(o) == 1 and c != site.key),
+            *(
+                Path(call, min(o))
+                for call, o in found.items()
+                if len(o) == 1
+                and call != site.key
+                and _fits(site.shape, tuple(clean.inputs[call].shape[1:]), min(o))
+            ),
         ]
         for site, found in zip(sites, offsets, strict=True)
     ]
+
+
+def _fits(shape: tuple[int, ...], place: tuple[int, ...], offset: int) -> bool:
+    """Whether a tensor of one shape can lie in another as a block of whole channels at an offset.
+
+    A shortcut that skips every second pixel takes values over, too, but at no fixed offset.
+    """
+    channel = math.prod(shape[1:])
+    last = (place[0] - shape[0]) * channel if place else -1
+    return shape[1:] == place[1:] and offset % channel == 0 and 0 <= offset <= last
 
 
 class _Forward:
