@@ -22,7 +22,7 @@ from progip.statistics import METHODS
 
 
 def report(arguments: argparse.Namespace) -> None:
-    """Print the tables of a campaign and write them as Markdown and CSV."""
+    """Print the tables of a campaign; write page, Markdown, LaTeX, figures and CSV."""
     print(
         write_report(
             arguments.folder,

@@ -68,6 +68,13 @@ class Campaign:
         """
         return tuple(e for e in observe(self.folders) if not e.names["correction"])
 
+    @cached_property
+    def comparisons(self) -> tuple[pd.DataFrame, list[str]]:
+        """Protections in pairs, as `comparing.compare_protections` gives them."""
+        from progip.report.comparing import compare_protections
+
+        return compare_protections(self)
+
     @classmethod
     def load(
         cls,

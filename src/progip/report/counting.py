@@ -162,13 +162,18 @@ def _read(shard: Path, names: tuple[str, ...]) -> dict[str, NDArray]:
         if absent:
             raise ProgipError(f"it lacks the columns {', '.join(absent)}")
         for batch in file.iter_batches(BATCH_ROWS, columns=list(names), use_threads=False):
+            found = dict(zip(batch.schema.names, batch.columns, strict=True))
             for name in names:
-                if batch.column(name).null_count:
+                if found[name].null_count:
                     raise ProgipError(f"column {name} has empty values")
-            parts.append({n: batch.column(n).to_numpy(zero_copy_only=False) for n in names})
+            parts.append({n: found[n].to_numpy(zero_copy_only=False) for n in names})
     if not parts:
         raise ProgipError("it holds no row")
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    columns = (
+        {name: np.concatenate([part[name] for part in parts]) for name in names}
+        if len(parts) > 1
+        else parts[0]
+    )
     weight = columns["weight"]
     if not (np.isfinite(weight).all() and (weight > 0).all()):
         raise ProgipError("a weight is not a positive finite number")

@@ -21,6 +21,7 @@ from progip.report.manifests import IDENTITY, CellFolder, correction_of
 #: evidence of a run that a protection may look at; kept of failing runs only
 EVIDENCE = ("faulty_grad_max", "range_excess_first", "range_excess_second")
 SCORE_BINS = 60
+BLOCK_ROWS = 100_000
 #: how far score histograms reach beyond clean scores and thresholds, in widths of these
 BEYOND = 0.15
 #: sums of a layer and bit, and the rows that are added up for each
@@ -164,8 +165,19 @@ _KEPT += ["faulty_score", *EVIDENCE]
 
 
 def _stream(folder: CellFolder, columns: tuple[str, ...]) -> Iterator[dict[str, NDArray]]:
+    """The rows of a cell, some shards at a time, so that small shards cost no more than large."""
+    parts: list[dict[str, NDArray]] = []
     for _, rows in valid_rows(folder, columns, []):  # what is left out was said by the counts
-        yield rows
+        parts.append(rows)
+        if sum(len(part["run_id"]) for part in parts) >= BLOCK_ROWS:
+            yield _joined(parts)
+            parts = []
+    if parts:
+        yield _joined(parts)
+
+
+def _joined(parts: list[dict[str, NDArray]]) -> dict[str, NDArray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _site_sums(rows: dict[str, NDArray]) -> pd.DataFrame:

@@ -8,7 +8,6 @@ import pandas as pd
 from progip.report import formats, layout
 from progip.report.beside import AGREES, beside_section
 from progip.report.campaign import SETTING, Campaign, by_group
-from progip.report.comparing import compare_protections
 from progip.report.estimates import (
     ALL,
     UNPROTECTED,
@@ -25,7 +24,7 @@ def summary_section(campaign: Campaign) -> Section:
     cells = pool(with_unprotected(campaign.cells))
     both = pd.concat([cells.assign(fault_pass=ALL), cells], ignore_index=True)
     data = summarise(both, [*SETTING, "fault_pass", "protection"])
-    compared, _ = compare_protections(campaign)
+    compared, _ = campaign.comparisons
     beside = beside_section(campaign).data
     blocks = [Block("", notes=[_progress(campaign)])]
     for setting, group in by_group(data, SETTING):

@@ -7,7 +7,7 @@ import pandas as pd
 
 from progip.report import formats, layout, published
 from progip.report.campaign import SETTING, Campaign, by_group
-from progip.report.comparing import compare_protections, sentence
+from progip.report.comparing import sentence
 from progip.report.estimates import (
     UNPROTECTED,
     in_order,
@@ -167,7 +167,7 @@ def _correcting(name: str) -> str:
 
 def comparison_section(campaign: Campaign) -> Section:
     """Whether the protections differ, in sentences."""
-    data, warnings = compare_protections(campaign)
+    data, warnings = campaign.comparisons
     blocks = []
     for setting, group in by_group(data, SETTING):
         notes = [sentence(row, len(group)) for _, row in group.iterrows()]
@@ -191,8 +191,8 @@ def clustered_notes(campaign: Campaign, setting: tuple[str, ...]) -> list[str]:
             continue
         chosen = here[here["protection"] == protection]
         rows = campaign.failures[campaign.failures["cell"].isin(chosen.index)]
-        population = rows["cell"].map(cells["dataset"] + cells["population"])
-        image = population + rows["sample_index"].astype(str)
+        population = pd.Series(pd.factorize(cells["dataset"] + cells["population"])[0], cells.index)
+        image = rows["cell"].map(population) * 2**32 + rows["sample_index"]
         if image.nunique() < 2:
             continue
         found = cluster_bootstrap(rows["alarm"], rows["weight"], image)

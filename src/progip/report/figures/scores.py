@@ -117,12 +117,13 @@ def draw(data: pd.DataFrame) -> Drawing:
                        label=f"{population.upper()}, faulty")  # fmt: skip
                 share = faulty.loc[faulty["low"].isna(), "share"].sum()
                 lost.append(f"{population.upper()} {formats.percent(float(share))} %")
-            for _, limit in mine.iterrows():
-                own = limit["name"] == "ood"
-                panel.axvline(limit["low"], color="black", lw=1.2 if own else 0.8,
+            for value, names_there in mine.groupby("low", sort=False)["name"]:
+                limit = _together(list(names_there))
+                own = limit == "ood"
+                panel.axvline(value, color="black", lw=1.2 if own else 0.8,
                               ls="-" if own else (0, (2, 2)))  # fmt: skip
                 panel.annotate(
-                    _said(limit["name"]), (limit["low"], 1), xycoords=("data", "axes fraction"),
+                    _said(limit), (value, 1), xycoords=("data", "axes fraction"),
                     rotation=90, ha="right", va="top", fontsize=6,
                 )  # fmt: skip
             panel.set_yscale("log")
@@ -135,6 +136,12 @@ def draw(data: pd.DataFrame) -> Drawing:
         axes[row, 0].set_ylabel("% of images or runs")
     style.legend_below(drawing, axes[0, 0])
     return drawing
+
+
+def _together(names: list[str]) -> str:
+    """One name for thresholds at the same place: their owners, and what they do."""
+    owners = [name.rpartition(" ")[0] for name in names]
+    return f"{', '.join(owners)} {names[0].rpartition(' ')[2]}".strip()
 
 
 def _said(name: str) -> str:
