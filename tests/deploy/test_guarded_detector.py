@@ -208,6 +208,21 @@ def test_hooks_come_and_go(network: nn.Module, images: Tensor, form: str) -> Non
     assert hooks() == 0  # what does not watch ranges hooks nothing
 
 
+def test_a_failed_call_leaves_nothing_watched(network: nn.Module, images: Tensor) -> None:
+    detector = made(network, "odin", Ranger(name="ranger"), "fused", images)
+    before = detector(images)
+
+    def trip(name: str) -> None:
+        if name == "second_forward":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        detector(images, trip)
+    for _ in range(3):
+        network(images[:5])
+    np.testing.assert_array_equal(detector(images).alarm, before.alarm)
+
+
 def test_a_nan_image_has_no_class_and_alarms(network: nn.Module, images: Tensor) -> None:
     for name, (protection, form) in PROTECTIONS.items():
         detector = made(network, "odin", protection, form, images)
@@ -259,6 +274,7 @@ class Astray(NoProtection):
         ({"id_images": torch.zeros(3, 8, 8)}, r"id_images: .* not \(3, 8, 8\)"),
         ({"ood_images": torch.zeros(0, 3, 8, 8)}, "ood_images"),
         ({"id_images": torch.full((4, 3, 8, 8), torch.nan)}, "not finite"),
+        ({"range_checks": "per_layer", "protection": Everything(name="all")}, "'range_excess'"),
         ({"protection": RangeRestriction(name="clip")}, "'clip' corrects"),
         ({"protection": Astray(name="astray")}, "'astray' watches temperature; there are grad_max"),
     ],

@@ -95,9 +95,13 @@ class GuardedDetector:
         if self._watches & {"range_excess_first", "range_excess_second"}:
             if range_checks == "fused":
                 self._checks = FusedRangeChecks(network, ranges)
+            elif "range_excess" in thresholds:
+                self._checks = LayerRangeChecks(network, ranges, thresholds["range_excess"])
             else:
-                margin = thresholds.get("range_excess", 0.0)
-                self._checks = LayerRangeChecks(network, ranges, margin)
+                raise ProgipError(
+                    f"range_checks=per_layer: protection '{protection.name}' has no threshold "
+                    "'range_excess' for the hooks to compare with; use range_checks=fused"
+                )
         self.attach()
 
     def __call__(self, images: Tensor, enter: EnterPass = no_pass) -> Answer:
@@ -117,7 +121,10 @@ class GuardedDetector:
                 checks.enter(name)
                 enter(name)
 
-            detection = self.method.detect(self.network, images, enter_pass)
+            try:
+                detection = self.method.detect(self.network, images, enter_pass)
+            finally:
+                checks.rest()
         found = {"logits": detection.logits, "score": detection.score}
         if "grad_max" in self._watches or "nonfinite_gradient" in self._watches:
             found["grad_max"] = detection.gradient.abs().amax((1, 2, 3))

@@ -20,7 +20,7 @@ FORWARD_PASSES = ("first_forward", "second_forward")
 class RangeChecks(ABC):
     """Hooks on the range-checked layers of one network, from ``attach`` to ``detach``.
 
-    Outside of ``begin`` and ``evidence``, and in the backward pass, the hooks do nothing.
+    Between ``rest`` and the next ``enter``, and in the backward pass, the hooks do nothing.
 
     Raises:
         ProgipError: there is no layer to check, or the network lacks one of them.
@@ -37,7 +37,7 @@ class RangeChecks(ABC):
             if layer not in modules:
                 raise ProgipError(f"range checks: the network has no module '{layer}'")
         self.ranges = ranges
-        self._sites = {layer: {} for layer in ranges.layers}  # type: dict[str, dict[int, int]]
+        self._sites: dict[str, dict[int, int]] = {layer: {} for layer in ranges.layers}
         for position, (layer, call) in enumerate(ranges.sites):
             self._sites[layer][call] = position
         self._modules = [(layer, modules[layer]) for layer in sorted(ranges.layers)]
@@ -49,8 +49,8 @@ class RangeChecks(ABC):
     def attach(self) -> None:
         """Hook the layers; nothing happens where they are hooked already."""
         if not self._handles:
-            self._handles = [module.register_forward_hook(self._hook(layer))
-                             for layer, module in self._modules]  # fmt: skip
+            for layer, module in self._modules:
+                self._handles.append(module.register_forward_hook(self._hook(layer)))
 
     def detach(self) -> None:
         """Remove the hooks."""
@@ -67,9 +67,13 @@ class RangeChecks(ABC):
         """A batch of images begins."""
         self._batch = len(images)
 
+    def rest(self) -> None:
+        """The batch is over: whoever else uses the network now is not watched."""
+        self._pass = None
+
     @abstractmethod
     def evidence(self) -> dict[str, Tensor]:
-        """Of the batch since ``begin``; the hooks rest afterwards."""
+        """Of the batch since ``begin``."""
 
     @abstractmethod
     def _check(self, fault_pass: int, position: int, output: Tensor) -> None:
@@ -110,7 +114,6 @@ class FusedRangeChecks(RangeChecks):
         self._widths = self._widths.to(images.device)
 
     def evidence(self) -> dict[str, Tensor]:
-        self._pass = None
         values, self._values = self._values, []
         if any(value is None for value in values):
             raise RuntimeError("a range-checked layer did not run in one of the forward passes")
@@ -152,7 +155,6 @@ class LayerRangeChecks(RangeChecks):
         self._outside = [images.new_zeros(len(images)) for _ in FORWARD_PASSES]
 
     def evidence(self) -> dict[str, Tensor]:
-        self._pass = None
         first, second = self._outside
         return {"range_excess_first": first, "range_excess_second": second}
 

@@ -80,7 +80,8 @@ def measure_runtime(
             if not detector.checks_ranges:
                 contestants[protection.name, ""] = detector
                 continue
-            for form in RANGE_CHECKS:
+            forms = RANGE_CHECKS if "range_excess" in detector.thresholds else ("fused",)
+            for form in forms:
                 contestants[protection.name, form] = guarded_subject(subject, protection, form)
         names = {" ".join(key).strip(): key for key in contestants}
         pairs = timed_pairs(
