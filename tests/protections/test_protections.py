@@ -150,3 +150,34 @@ def test_a_protection_comes_back_from_its_configuration() -> None:
     ):
         with pytest.raises(ProgipError, match="protection"):
             protection_from(wrong)
+
+
+@pytest.mark.parametrize(
+    "protection",
+    [
+        NoProtection(name="n"),
+        ProGIP(name="p"),
+        ProGIP(name="p", score_side="both", gradient_side="both"),
+        ProGIP(name="p", score_side="lower", gradient_side="upper"),
+        Ranger(name="r"),
+        Ranger(name="r", margin=0.1),
+    ],
+)
+def test_limits_say_all_that_judge_does(protection: Protection) -> None:
+    """Every value near, at and beyond every limit, and beyond numbers, one by one in Python."""
+    thresholds = protection.calibrate(CLEAN, gradient_vanishes=True)
+    limits = protection.limits(thresholds)
+    assert limits is not None
+    values = [0.0, -0.0, NAN, INF, -INF, 1e-45, 1e-300, 3e38]
+    for limit in (*thresholds.values(), 0.1):
+        for t in (np.float32, np.float64):
+            at = t(limit)
+            values += [float(v) for v in (at, np.nextafter(at, t(-INF)), np.nextafter(at, t(INF)))]
+    n = len(values)
+    for column in ("gradient", "score", "first", "second"):
+        seen = evidence(**{"score": [0.2] * n, column: values})
+        found = protection.judge(seen, thresholds)
+        for row in range(n):
+            stages = [s for s, c, low, high in limits if not low <= float(seen[c][row]) <= high]
+            assert bool(found.alarm[row]) == bool(stages), (column, values[row])
+            assert found.stage[row] == (stages[0] if stages else "")

@@ -11,7 +11,7 @@ from progip.deploy.range_checks import FusedRangeChecks, LayerRangeChecks, Range
 from progip.engine.ranges import RangeTable
 from progip.errors import ProgipError
 from progip.ood_methods.base import EnterPass, OODMethod, no_pass
-from progip.protections.base import EVIDENCE, Protection
+from progip.protections.base import EVIDENCE, Judgement, Limit, Protection
 from progip.protections.correcting import Correcting
 from progip.records import NO_CLASS
 
@@ -90,6 +90,7 @@ class GuardedDetector:
         self.network, self.method, self.protection = network, method, protection
         self.thresholds, self.ood_threshold = thresholds, ood_threshold
         self.ranges = ranges
+        self._limits = protection.limits(thresholds)
         self._watches = frozenset(protection.watches)
         self._checks: RangeChecks | None = None
         if self._watches & {"range_excess_first", "range_excess_second"}:
@@ -139,7 +140,10 @@ class GuardedDetector:
         for name, value in (("nonfinite_gradient", "grad_max"), ("nonfinite_score", "score")):
             if name in self._watches:
                 host[name] = ~np.isfinite(host[value])
-        alarm, stage = self.protection.judge(host, self.thresholds)
+        if self._limits is None:
+            alarm, stage = self.protection.judge(host, self.thresholds)
+        else:
+            alarm, stage = _compared(self._limits, host, len(images))
         return Answer(label, score, score > self.ood_threshold, alarm, stage)
 
     @property
@@ -168,6 +172,21 @@ class GuardedDetector:
         trace: TracebackType | None,
     ) -> None:
         self.detach()
+
+
+def _compared(limits: tuple[Limit, ...], evidence: dict[str, np.ndarray], count: int) -> Judgement:
+    """As ``protections.base.outside``, row by row: for the few rows of a deployed batch."""
+    raised: dict[int, str] = {}
+    for stage, column, low, high in limits:
+        for row, value in enumerate(evidence[column].tolist()):
+            if not low <= value <= high:
+                raised.setdefault(row, stage)
+    alarm = np.zeros(count, dtype=bool)
+    stages = np.empty(count, dtype=object)
+    stages.fill("")
+    for row, stage in raised.items():
+        alarm[row], stages[row] = True, stage
+    return Judgement(alarm, stages)
 
 
 def _read(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:

@@ -28,6 +28,9 @@ EVIDENCE = (
 )
 
 
+LARGEST = float(np.finfo(np.float64).max)
+
+
 class Judgement(NamedTuple):
     """What a protection said of n executions.
 
@@ -38,6 +41,18 @@ class Judgement(NamedTuple):
 
     alarm: np.ndarray
     stage: np.ndarray
+
+
+class Limit(NamedTuple):
+    """A check: ``column`` of the evidence is fine from ``low`` to ``high``; NaN never is.
+
+    Finite limits, as by default, leave infinity outside, too.
+    """
+
+    stage: str
+    column: str
+    low: float = -LARGEST
+    high: float = LARGEST
 
 
 @dataclass(kw_only=True)
@@ -64,6 +79,14 @@ class Protection(ABC):
     @abstractmethod
     def judge(self, evidence: Evidence, thresholds: Mapping[str, float]) -> Judgement:
         """Raise alarms. NaN and infinity are never fine."""
+
+    def limits(self, thresholds: Mapping[str, float]) -> tuple[Limit, ...] | None:
+        """All of ``judge``, where that is a comparison with limits, in the order of the checks.
+
+        A deployed detector then compares without NumPy, whose calls would cost most of the check
+        on small networks. None (the default) makes it call ``judge``.
+        """
+        return None
 
     def least_margins(
         self, evidence: Evidence, clean: Evidence, thresholds: Mapping[str, float]
@@ -119,3 +142,12 @@ def first_alarm(checks: list[tuple[str, np.ndarray]]) -> Judgement:
         for name, raised in reversed(checks):  # the first check writes last
             stage[raised] = name
     return Judgement(alarm, stage)
+
+
+def outside(limits: tuple[Limit, ...], evidence: Evidence) -> Judgement:
+    """Alarms where a value lies outside its limits, NaN and infinity among them."""
+    checks = []
+    for stage, column, low, high in limits:
+        values = evidence[column].astype(np.float64)
+        checks.append((stage, ~((values >= low) & (values <= high))))
+    return first_alarm(checks)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from progip.protections.base import Evidence, Judgement, Protection
+from progip.protections.base import Evidence, Judgement, Limit, Protection
 
 
 @dataclass(kw_only=True)
@@ -21,3 +21,6 @@ class NoProtection(Protection):
     def judge(self, evidence: Evidence, thresholds: Mapping[str, float]) -> Judgement:
         count = len(next(iter(evidence.values())))
         return Judgement(np.zeros(count, dtype=bool), np.full(count, "", dtype=object))
+
+    def limits(self, thresholds: Mapping[str, float]) -> tuple[Limit, ...]:
+        return ()

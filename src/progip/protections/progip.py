@@ -7,7 +7,15 @@ from typing import ClassVar
 import numpy as np
 
 from progip.errors import ProgipError
-from progip.protections.base import Evidence, Judgement, Protection, first_alarm, passing
+from progip.protections.base import (
+    LARGEST,
+    Evidence,
+    Judgement,
+    Limit,
+    Protection,
+    outside,
+    passing,
+)
 
 
 @dataclass(kw_only=True)
@@ -70,15 +78,19 @@ class ProGIP(Protection):
         return limits
 
     def judge(self, evidence: Evidence, thresholds: Mapping[str, float]) -> Judgement:
-        limit = thresholds.get
-        # a gradient of exactly zero has vanished, whatever the clean ones were
-        least = max(thresholds["gradient_low"], _TINY) if "gradient_low" in thresholds else 0.0
-        gradient = evidence["grad_max"].astype(np.float64)
-        gradient_fine = _inside(gradient, least, thresholds["gradient_high"])
-        score_fine = _inside(
-            evidence["score"], limit("score_low", -_LARGEST), limit("score_high", _LARGEST)
-        )
-        return first_alarm([("gradient", ~gradient_fine), ("score", ~score_fine)])
+        return outside(self.limits(thresholds), evidence)
+
+    def limits(self, thresholds: Mapping[str, float]) -> tuple[Limit, ...]:
+        gradient = Limit("gradient", "grad_max", high=min(thresholds["gradient_high"], LARGEST))
+        if "gradient_low" in thresholds:
+            # a gradient of exactly zero has vanished, whatever the clean ones were
+            gradient = gradient._replace(low=max(thresholds["gradient_low"], _TINY))
+        score = Limit("score", "score")
+        if "score_low" in thresholds:
+            score = score._replace(low=max(thresholds["score_low"], -LARGEST))
+        if "score_high" in thresholds:
+            score = score._replace(high=min(thresholds["score_high"], LARGEST))
+        return gradient, score
 
     def least_margins(
         self, evidence: Evidence, clean: Evidence, thresholds: Mapping[str, float]
@@ -102,11 +114,4 @@ class ProGIP(Protection):
         }
 
 
-_LARGEST = float(np.finfo(np.float64).max)
 _TINY = float(np.finfo(np.float64).smallest_subnormal)
-
-
-def _inside(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Which values lie between two limits; NaN and infinity never do."""
-    inside: np.ndarray = (values >= max(low, -_LARGEST)) & (values <= min(high, _LARGEST))
-    return inside

@@ -7,7 +7,15 @@ from typing import ClassVar
 import numpy as np
 
 from progip.errors import ProgipError
-from progip.protections.base import Evidence, Judgement, Protection, first_alarm, passing
+from progip.protections.base import (
+    LARGEST,
+    Evidence,
+    Judgement,
+    Limit,
+    Protection,
+    outside,
+    passing,
+)
 
 
 @dataclass(kw_only=True)
@@ -35,12 +43,14 @@ class Ranger(Protection):
         return {"range_excess": self.margin}
 
     def judge(self, evidence: Evidence, thresholds: Mapping[str, float]) -> Judgement:
-        limit = thresholds["range_excess"]
-        return first_alarm(
-            [
-                ("first_forward", ~(evidence["range_excess_first"] <= limit)),
-                ("second_forward", ~(evidence["range_excess_second"] <= limit)),
-            ]
+        return outside(self.limits(thresholds), evidence)
+
+    def limits(self, thresholds: Mapping[str, float]) -> tuple[Limit, ...]:
+        # in the precision of the evidence
+        most = min(float(np.float32(thresholds["range_excess"])), LARGEST)
+        return (
+            Limit("first_forward", "range_excess_first", -np.inf, most),
+            Limit("second_forward", "range_excess_second", -np.inf, most),
         )
 
     def least_margins(
