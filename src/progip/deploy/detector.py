@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from progip.deploy.range_checks import FusedRangeChecks, LayerRangeChecks, RangeChecks
 from progip.engine.ranges import RangeTable
 from progip.errors import ProgipError
-from progip.ood_methods.base import EnterPass, OODMethod, no_pass
+from progip.ood_methods.base import Detection, EnterPass, OODMethod, no_pass
 from progip.protections.base import EVIDENCE, Judgement, Limit, Protection
 from progip.protections.correcting import Correcting
 from progip.records import NO_CLASS
@@ -126,11 +126,15 @@ class GuardedDetector:
                 detection = self.method.detect(self.network, images, enter_pass)
             finally:
                 checks.rest()
+        return self.answer(detection)
+
+    def answer(self, detection: Detection) -> Answer:
+        """What to say of a detection: all that is done after the OOD method's three passes."""
         found = {"logits": detection.logits, "score": detection.score}
         if "grad_max" in self._watches or "nonfinite_gradient" in self._watches:
             found["grad_max"] = detection.gradient.abs().amax((1, 2, 3))
-        if checks is not None:
-            found |= checks.evidence()
+        if self._checks is not None:
+            found |= self._checks.evidence()
         host = _read(found)
         logits, score = host["logits"], host["score"]
         label = logits.argmax(1)
@@ -143,7 +147,7 @@ class GuardedDetector:
         if self._limits is None:
             alarm, stage = self.protection.judge(host, self.thresholds)
         else:
-            alarm, stage = _compared(self._limits, host, len(images))
+            alarm, stage = _compared(self._limits, host, len(score))
         return Answer(label, score, score > self.ood_threshold, alarm, stage)
 
     @property
