@@ -4,8 +4,9 @@
 
 Whole calls differ by more than ProGIP costs when others use the processor. Here a pair is two
 detections, one answered without a protection, one with ProGIP, in random order; the mean processor
-time of the two detections counts for both, so that only what comes after them differs. What the checks do
-to the detection itself (caches) is not seen.
+time of the two detections counts for both, so that only what comes after them differs. What the
+checks do to the detection itself (caches) is not seen.
+
 Prints one line of a Markdown table: median ratio with its bootstrap interval, and microseconds.
 """
 
