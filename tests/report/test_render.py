@@ -172,6 +172,10 @@ def test_exact_intervals_on_request(full: Path) -> None:
     frame = frame.set_index("protection")
     assert frame.loc["progip", "overall_accuracy_low"] == pytest.approx(exact.low)
     assert frame.loc["progip", "overall_accuracy_high"] == pytest.approx(exact.high)
+    limits = f"{100 * exact.low:.2f}–{100 * exact.high:.2f}"
+    assert f"(95 % interval {limits}) of 60 failures" in together  # the findings
+    beside = pd.read_csv(full / "report" / "published.csv").set_index(["protection", "quantity"])
+    assert beside.loc[("progip", "overall_accuracy"), "ours_low"] == pytest.approx(exact.low)
     passes = pd.read_csv(full / "report" / "per_pass.csv")
     row = passes[(passes["protection"] == "progip") & (passes["fault_pass"] == "backward")].iloc[0]
     part = binomtest(16, 20).proportion_ci(method="exact")

@@ -35,10 +35,11 @@ def agreement(low: float, high: float, other_low: float, other_high: float) -> s
 
 def beside_section(campaign: Campaign) -> Section:
     """The overall quantities of each setting with single flips beside the published ones."""
-    ours = summarise(with_unprotected(campaign.cells), [*SETTING, "protection"])
+    kind = campaign.interval
+    ours = summarise(with_unprotected(campaign.cells), [*SETTING, "protection"], kind)
     theirs = {
         row["protection"]: row
-        for _, row in summarise(published.overall_counts(), ["protection"]).iterrows()
+        for _, row in summarise(published.overall_counts(), ["protection"], kind).iterrows()
     }
     rows = []
     for _, row in ours.iterrows():

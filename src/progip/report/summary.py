@@ -23,7 +23,7 @@ def summary_section(campaign: Campaign) -> Section:
     """Findings of each setting, every number with its interval and n."""
     cells = pool(with_unprotected(campaign.cells))
     both = pd.concat([cells.assign(fault_pass=ALL), cells], ignore_index=True)
-    data = summarise(both, [*SETTING, "fault_pass", "protection"])
+    data = summarise(both, [*SETTING, "fault_pass", "protection"], campaign.interval)
     compared, _ = campaign.comparisons
     beside = beside_section(campaign).data
     blocks = [Block("", notes=[_progress(campaign)])]
