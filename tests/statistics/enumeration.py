@@ -119,7 +119,8 @@ class Truth:
         protection = ProGIP(name="progip")
         limits = protection.calibrate(golden_evidence(golden), gradient_vanishes=True)
         names = {name: name for name in records.CELL.names} | {"population": "id"}
-        result = judge(observed_table(plan, golden, observed), names, protection, limits, threshold)
+        table = observed_table(plan, golden, observed, records.EXECUTION)
+        result = judge(table, names, protection, limits, threshold)
         flags = {name: result[name].to_numpy() for name in FLAGS}
         neurons = sum(site.neurons for site in sites)
         ends = np.cumsum([0, *(site.neurons for site in sites)])
