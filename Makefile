@@ -106,7 +106,7 @@ figure-precision: table-overall  ## figure: interval width against runs
 
 table-runtime: $(VENV)/.base  ## published table: runtime; SECONDS= a line; PROGIP_DATA=FOLDER adds CIFAR-10 networks
 	$(RUNTIME)
-	if [ -n "$(PROGIP_DATA)" ]; then \
+	@if [ -n "$(PROGIP_DATA)" ]; then \
 	    $(RUNTIME) --campaign sample_resnet20 && $(RUNTIME) --campaign sample_densenet; \
 	fi
 
