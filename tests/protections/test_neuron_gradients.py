@@ -9,14 +9,13 @@ from scipy import stats
 from tiny_networks import tiny_network
 from torch import Tensor, nn
 
-from progip.protections.gradient_statistics import student_quantile
 from progip.protections.neuron_gradients.differences import (
     circular_differences,
     first_of_run,
     suppressed,
 )
 from progip.protections.neuron_gradients.layers import Layer, find_layers
-from progip.protections.neuron_gradients.running import RunningMoments
+from progip.protections.neuron_gradients.running import RunningMoments, student_quantile
 
 
 def test_differences_by_hand() -> None:

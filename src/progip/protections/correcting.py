@@ -2,7 +2,7 @@
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -166,6 +166,16 @@ def by_call(state: State, quantity: str, network: nn.Module, name: str) -> dict[
             f"layer '{min(unknown)}'"
         )
     return found
+
+
+def check_choices(protection: Correcting, choices: Mapping[str, Collection[str]]) -> None:
+    """Raises ProgipError where an option of the protection is not one of its choices."""
+    for key, known in choices.items():
+        value = getattr(protection, key)
+        if value not in known:
+            raise ProgipError(
+                f"protection '{protection.name}': {key}={value!r} is not one of {', '.join(known)}"
+            )
 
 
 def check_fitted(images: int, name: str, needed: int = 1) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from progip.errors import ProgipError
@@ -16,6 +15,7 @@ from progip.protections.correcting import (
     Record,
     State,
     by_call,
+    check_choices,
     check_fitted,
     key_of,
     shared_copy,
@@ -33,7 +33,11 @@ from progip.protections.neuron_gradients.differences import (
     suppressed,
 )
 from progip.protections.neuron_gradients.layers import Layer, find_layers
-from progip.protections.neuron_gradients.running import GRANULARITIES, RunningMoments
+from progip.protections.neuron_gradients.running import (
+    GRANULARITIES,
+    RunningMoments,
+    student_quantile,
+)
 
 CHOICES = {
     "trigger": ("detected", "always"),
@@ -95,12 +99,7 @@ class GradientStatistics(Correcting):
     activation_check: str = "exact"
 
     def __post_init__(self) -> None:
-        for key, choices in CHOICES.items():
-            if getattr(self, key) not in choices:
-                raise ProgipError(
-                    f"protection '{self.name}': {key}={getattr(self, key)!r} is not one of "
-                    f"{', '.join(choices)}"
-                )
+        check_choices(self, CHOICES)
         rules = {
             "margin": (0 <= self.margin < math.inf, "0 or more"),
             "k": (0 < self.k < math.inf, "above 0"),
@@ -274,11 +273,6 @@ class GradientStatistics(Correcting):
         mended = finite.masked_fill_(wrong, 0.0)
         record.corrected(layer.output, mended.detach() != y.detach())
         return mended.reshape(output.shape)
-
-
-def student_quantile(alpha: float, n: int) -> float:
-    """The t with P(|T| > t) = alpha for n observations, n - 1 degrees of freedom."""
-    return float(stats.t.isf(alpha / 2, n - 1))
 
 
 def _exceeds(deviation: Tensor, limit: float) -> Tensor:

@@ -13,6 +13,7 @@ from progip.protections.correcting import (
     Correcting,
     State,
     by_call,
+    check_choices,
     check_fitted,
     key_of,
     shared_copy,
@@ -55,12 +56,7 @@ class RangeRestriction(Correcting):
     coverage: float = 1.0
 
     def __post_init__(self) -> None:
-        for key, choices in CHOICES.items():
-            if getattr(self, key) not in choices:
-                raise ProgipError(
-                    f"protection '{self.name}': {key}={getattr(self, key)!r} is not one of "
-                    f"{', '.join(choices)}"
-                )
+        check_choices(self, CHOICES)
         if not 0 < self.share <= 1:
             raise ProgipError(f"protection '{self.name}': share must be in (0, 1]")
         if not 0.5 < self.coverage <= 1:

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 GRANULARITIES = ("neuron", "channel", "layer")
@@ -54,3 +55,8 @@ class RunningMoments:
             return (0,)
         kept = dimensions + self.axis if self.granularity == "channel" else -1
         return tuple(d for d in range(dimensions) if d != kept)
+
+
+def student_quantile(alpha: float, n: int) -> float:
+    """The t with P(|T| > t) = alpha for n observations, n - 1 degrees of freedom."""
+    return float(stats.t.isf(alpha / 2, n - 1))
