@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from progip.engine.ranges import RangeTable
+from progip.engine.ranges import RangeTable, extremes
 from progip.errors import ProgipError
 
 FORWARD_PASSES = ("first_forward", "second_forward")
@@ -94,18 +94,16 @@ class RangeChecks(ABC):
 class FusedRangeChecks(RangeChecks):
     """Extremes per site stay on the device; all are compared at once when the batch is over.
 
-    The arithmetic is that of ``RangeTable.excess``, so the evidence is the campaign's, to the bit.
+    The arithmetic is that of ``Bounds.excess``, so the evidence is the campaign's, to the bit.
     """
 
     def __init__(self, network: nn.Module, ranges: RangeTable) -> None:
         super().__init__(network, ranges)
         self._values: list[Tensor | None] = []
-        limits = [ranges.limits(site) for site in ranges.sites]
-        low, high = torch.tensor(limits, dtype=torch.float64).unbind(1)
-        width = (high - low).clamp(min=torch.finfo(torch.float32).tiny)
-        # value - high <= 0 and (-value) - (-low) <= 0; (kinds, sites, 1), in float32
-        self._bounds = torch.stack([high, -low]).float().unsqueeze(2)
-        self._widths = width.float().view(1, -1, 1)
+        low, high, width = ranges.bounds(torch.device("cpu"))
+        # value - high <= 0 and (-value) - (-low) <= 0; (kinds, sites, 1)
+        self._bounds = torch.stack([high, -low]).unsqueeze(2)
+        self._widths = width.view(1, -1, 1)
 
     def begin(self, images: Tensor) -> None:
         super().begin(images)
@@ -123,13 +121,9 @@ class FusedRangeChecks(RangeChecks):
         return {"range_excess_first": worst[0], "range_excess_second": worst[1]}
 
     def _check(self, fault_pass: int, position: int, output: Tensor) -> None:
-        if len(output) != self._batch:  # token networks merge windows into the batch axis
-            output = output.reshape(self._batch, -1)
         sites = len(self.ranges.sites)
         slot = 2 * fault_pass * sites + position
-        rest = tuple(range(1, output.dim()))
-        self._values[slot] = output.amax(rest)
-        self._values[slot + sites] = output.amin(rest)
+        self._values[slot + sites], self._values[slot] = extremes(output, self._batch)
 
 
 class LayerRangeChecks(RangeChecks):

@@ -7,9 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from progip.engine.flipping import BatchFaults
 from progip.engine.pipeline import Pipeline
 from progip.engine.reference import ReferenceExecutor
 from progip.fault_models.base import Site
+from progip.models.calls import Call
 from progip.sampling.change import CODES, codes_of, scale_of
 
 
@@ -90,29 +92,46 @@ class CleanValues:
 class _Recorder(ReferenceExecutor):
     """Looks where the reference executor would flip, so it sees the values that a fault meets."""
 
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        sites: list[Site],
+        fault_pass: str,
+        images: Tensor,
+        batch_size: int,
+    ) -> None:
+        super().__init__(pipeline, sites, fault_pass, images, batch_size)
+        self._faults = self._looks = _Looks(sites, self.batch_size, fault_pass, images.device)
+
     def exponents(self, wanted: NDArray) -> Iterator[tuple[NDArray, NDArray[np.uint8]]]:
         """Biased exponents (images, neurons of all sites) of the wanted images, in batches."""
         for start in range(0, len(wanted), self.batch_size):
             batch = wanted[start : start + self.batch_size]
             padded = torch.from_numpy(np.resize(batch, self.batch_size)).to(self.images.device)
-            self._seen: dict[tuple[str, int], NDArray[np.uint8]] = {}
+            seen = self._looks.seen = dict.fromkeys(site.key for site in self.sites)
             with self._hooks():
                 self.pipeline(self.images[padded], self._enter)
-            missing = [key for key in self._shapes if key not in self._seen]
-            if missing:
-                raise RuntimeError(f"no value was seen at layer '{missing[0][0]}'")
-            yield (
-                batch,
-                np.concatenate([self._seen[key][: len(batch)] for key in self._shapes], axis=1),
-            )
+            parts = [values[: len(batch)] for values in seen.values() if values is not None]
+            if len(parts) < len(seen):
+                missing = next(layer for (layer, _), values in seen.items() if values is None)
+                raise RuntimeError(f"no value was seen at layer '{missing}'")
+            yield batch, np.concatenate(parts, axis=1)
 
-    def _next_fault(self, name: str) -> tuple[str, int] | None:
-        key = (name, self._counts.get(name, 0))
-        self._counts[name] = key[1] + 1
-        return key if key in self._shapes else None
 
-    def _flip(self, key: tuple[str, int], tensor: Tensor) -> Tensor:
+class _Looks(BatchFaults):
+    """Hits at every site that flip nothing, and keep the exponents that they meet.
+
+    Attributes:
+        seen: by site, biased exponents (batch, neurons).
+    """
+
+    seen: dict[Call, NDArray[np.uint8] | None]
+
+    def __contains__(self, key: Call) -> bool:
+        return key in self.seen
+
+    def flip(self, key: Call, tensor: Tensor) -> Tensor:
         bits = tensor.detach().view(torch.int32)
         exponents = (bits >> 23).bitwise_and(0xFF).to(torch.uint8)
-        self._seen[key] = exponents.reshape(self.batch_size, -1).cpu().numpy()
+        self.seen[key] = exponents.reshape(self.batch_size, -1).cpu().numpy()
         return tensor

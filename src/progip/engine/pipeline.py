@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from progip.engine.ranges import RangeTable
+from progip.engine.ranges import Bounds, RangeTable, extremes
 from progip.models.calls import Call, watch_calls
 from progip.ood_methods.base import EnterPass, OODMethod, no_pass
 
@@ -44,18 +44,19 @@ class Pipeline:
         self.network = network
         self.method = method
         self.ranges = ranges
+        self._bounds: Bounds | None = None
 
     def __call__(self, images: Tensor, enter: EnterPass = no_pass) -> Observation:
-        excess: dict[str, dict[Call, Tensor]] = {"first_forward": {}, "second_forward": {}}
-        current: dict[Call, Tensor] = {}
+        seen: dict[str, dict[Call, Any]] = {"first_forward": {}, "second_forward": {}}
+        current: dict[Call, Any] = {}
 
         def enter_pass(name: str) -> None:
             nonlocal current
-            current = excess.get(name, {})
+            current = seen.get(name, {})
             enter(name)
 
         def measure(site: Call, _: Any, output: Tensor) -> None:
-            current[site] = self.ranges.excess(site, output, len(images))
+            current[site] = self._measured(site, output.detach(), len(images))
 
         with watch_calls(self.network, self.ranges.layers, measure):
             detection = self.method.detect(self.network, images, enter_pass)
@@ -63,16 +64,19 @@ class Pipeline:
             detection.logits,
             detection.gradient.abs().flatten(1).amax(1),
             detection.score,
-            self._stack(excess["first_forward"], images),
-            self._stack(excess["second_forward"], images),
+            self._excess(seen["first_forward"], images),
+            self._excess(seen["second_forward"], images),
         )
 
-    def _stack(self, columns: dict[Call, Tensor], images: Tensor) -> Tensor:
-        if not self.ranges.sites:
-            return images.new_full((len(images), 0), 0.0)
-        return torch.stack(self._in_order(columns, images), 1)
+    def _measured(self, site: Call, output: Tensor, batch: int) -> Any:
+        """What is kept of the output of a range-checked call until the passes are over."""
+        return extremes(output, batch)
 
-    def _in_order(self, columns: dict[Call, Tensor], images: Tensor) -> list[Tensor]:
-        if not columns:
-            return [images.new_full((len(images),), -1.0)] * len(self.ranges.sites)
-        return [columns[site].detach() for site in self.ranges.sites]
+    def _excess(self, seen: dict[Call, Any], images: Tensor) -> Tensor:
+        """``Observation.excess_first`` or ``_second`` from what was measured in that pass."""
+        if not seen:
+            return images.new_full((len(images), len(self.ranges.sites)), -1.0)
+        if self._bounds is None or self._bounds.low.device != images.device:
+            self._bounds = self.ranges.bounds(images.device)
+        least, most = zip(*(seen[site] for site in self.ranges.sites), strict=True)
+        return self._bounds.excess(torch.stack(least, 1), torch.stack(most, 1))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,35 @@ from progip.errors import ProgipError
 from progip.models.calls import Call, watch_calls
 from progip.protections.placement import find_range_sites
 
-__all__ = ["RangeTable", "find_range_sites", "profiling"]
+__all__ = ["Bounds", "RangeTable", "extremes", "find_range_sites", "profiling"]
+
+
+class Bounds(NamedTuple):
+    """Clean ranges of range-checked calls, float32 of any one shape.
+
+    Attributes:
+        low, high: smallest and largest clean value.
+        width: high - low, above 0.
+    """
+
+    low: Tensor
+    high: Tensor
+    width: Tensor
+
+    def excess(self, least: Tensor, most: Tensor) -> Tensor:
+        """How far the extremes of some values leave their range, in widths of the range.
+
+        <= 0 means inside; NaN where a value is NaN.
+        """
+        return torch.maximum((most - self.high) / self.width, (self.low - least) / self.width)
+
+
+def extremes(output: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value of each sample, (batch,) both; NaN where a value is NaN."""
+    if len(output) != batch:  # token networks merge windows into the batch axis
+        output = output.reshape(batch, -1)
+    rest = tuple(range(1, output.dim()))
+    return output.amin(rest), output.amax(rest)
 
 
 @dataclass
@@ -41,16 +69,12 @@ class RangeTable:
         sources = self.source[site]
         return min(self.low[a] for a in sources), max(self.high[a] for a in sources)
 
-    def excess(self, site: Call, output: Tensor, batch: int) -> Tensor:
-        """How far each sample's values leave the range, shape (batch,), in widths of the range.
-
-        <= 0 means inside; NaN where a value is NaN.
-        """
-        low, high = self.limits(site)
-        width = max(high - low, torch.finfo(torch.float32).tiny)
-        order = sorted(range(1, output.dim()), key=output.stride, reverse=True)
-        flat = output.detach().permute(0, *order).reshape(batch, -1)  # no copy in channels_last
-        return torch.maximum((flat.amax(1) - high) / width, (low - flat.amin(1)) / width)
+    def bounds(self, device: torch.device) -> "Bounds":
+        """The limits of all checked calls, in their order, on a device."""
+        limits = torch.tensor([self.limits(site) for site in self.sites], dtype=torch.float64)
+        low, high = limits.view(-1, 2).unbind(1)
+        width = (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+        return Bounds(*(values.float().to(device) for values in (low, high, width)))
 
     def to_json(self) -> list[dict[str, Any]]:
         return [

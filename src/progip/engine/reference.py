@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from progip.engine.corrected import CorrectedPipeline
+from progip.engine.flipping import BatchFaults
 from progip.engine.observe import observed_columns
 from progip.engine.pipeline import Pipeline
 from progip.fault_models.base import Hits, Site, digests, named_hits
 
-#: kinds of modules whose output is never a view of anything
-FRESH = ("Conv1d", "Conv2d", "Conv3d", "Linear")
 #: the hits of some planned runs (``records.PLAN``)
 Draw = Callable[[pa.Table], Hits]
 
@@ -53,18 +52,14 @@ class ReferenceExecutor:
         self.batch_size = max(batch_size, 2)  # one row alone would use other kernels
         self.sites = sites
         self._draw = draw
-        self._shapes = {site.key: site.shape for site in sites}
         self._modules = {
             name: module
             for name, module in pipeline.network.named_modules()
             if name in {site.layer for site in sites}
         }
-        self._fresh = {s.key for s in sites if s.kind in FRESH and fault_pass != "backward"}
-        self._faults: dict[tuple[str, int], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._faults = BatchFaults(sites, self.batch_size, fault_pass, images.device)
         self._counts: dict[str, int] = {}
         self._current = ""
-        self._fired = np.zeros(0, dtype=np.int64)
-        self._values: list[tuple[np.ndarray, Tensor, Tensor]] = []
 
     def hits(self, plan: pa.Table) -> Hits:
         """What planned runs (``records.PLAN``) do to values."""
@@ -101,27 +96,20 @@ class ReferenceExecutor:
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
     def _run_batch(self, samples: np.ndarray, hits: Hits) -> dict[str, np.ndarray]:
-        self._faults.clear()
-        self._values.clear()
-        self._fired = np.zeros(len(samples), dtype=np.int64)
-        masks = hits.mask.view(np.int32)
-        order = np.argsort(hits.site, kind="stable")
-        hit, starts = np.unique(hits.site[order], return_index=True)
-        for site, members in zip(hit.tolist(), np.split(order, starts[1:]), strict=False):
-            key = self.sites[site].key
-            self._faults[key] = (hits.row[members], hits.neuron[members], masks[members])
+        self._faults.prepare(hits)
         padded = np.resize(samples, self.batch_size)
         images = self.images[torch.from_numpy(padded).to(self.images.device)]
         observation = self.pipeline(images, self._enter)
         planned = np.bincount(hits.row, minlength=len(samples))
-        wrong = np.flatnonzero(self._fired != planned)
+        fired = self._faults.fired(len(samples))
+        wrong = np.flatnonzero(fired != planned)
         if len(wrong):
             row = int(wrong[0])
             first = self.sites[hits.site[np.searchsorted(hits.row, row)]]
             raise RuntimeError(
                 f"{len(wrong)} runs whose planned faults did not fire exactly once; the first, in "
                 f"layer '{first.layer}' call {first.call} of the {self.fault_pass} pass and "
-                f"{planned[row] - 1} other places, fired {self._fired[row]} times"
+                f"{planned[row] - 1} other places, fired {fired[row]} times"
             )
         result = observed_columns(observation, self.pipeline.ranges.sites, len(samples))
         if isinstance(self.pipeline, CorrectedPipeline):
@@ -132,10 +120,7 @@ class ReferenceExecutor:
                 len(samples), np.nan, dtype=np.float32
             )
             return result
-        order = np.argsort(np.concatenate([rows for rows, _, _ in self._values]))
-        for name, position in (("value_before", 1), ("value_after", 2)):
-            values = torch.cat([value[position] for value in self._values])  # type: ignore[misc]
-            result[name] = values.view(torch.float32).cpu().numpy()[order]
+        result["value_before"], result["value_after"] = self._faults.values()
         return result
 
     def _hooks(self) -> ExitStack:
@@ -166,7 +151,7 @@ class ReferenceExecutor:
         if self._current != self.fault_pass:
             return None
         key = self._next_fault(name)
-        return None if key is None else self._flip(key, output)
+        return None if key is None else self._faults.flip(key, output)
 
     def _before_call(self, args: tuple[Any, ...], name: str) -> Any:
         if self._current != "first_forward":
@@ -176,23 +161,5 @@ class ReferenceExecutor:
             return None
         # a view of its own, because the tensor's gradient also sums what other consumers give
         view = args[0].view_as(args[0])
-        view.register_hook(lambda gradient: self._flip(key, gradient))
+        view.register_hook(lambda gradient: self._faults.flip(key, gradient))
         return (view, *args[1:])
-
-    def _flip(self, key: tuple[str, int], tensor: Tensor) -> Tensor:
-        rows, neurons, masks = self._faults[key]
-        # what a convolution made without a gradient nobody else reads; other outputs may be views
-        alone = key in self._fresh and not tensor.requires_grad
-        flipped = tensor if alone else tensor.clone()
-        bits = flipped.view(torch.int32)
-        if bits.shape[0] != self.batch_size:
-            bits = bits.unflatten(0, (self.batch_size, -1))
-        where = np.unravel_index(neurons, self._shapes[key])
-        index = tuple(torch.from_numpy(i).to(tensor.device) for i in (rows, *where))
-        before = bits[index]
-        after = before ^ torch.from_numpy(masks).to(tensor.device)
-        bits[index] = after
-        np.add.at(self._fired, rows, 1)
-        if self._draw is None:
-            self._values.append((rows, before, after))
-        return flipped

@@ -81,12 +81,7 @@ class AtRate(InLayers):
         ]
         row, flat = (np.concatenate(p) for p in zip(*parts, strict=True)) if parts else NOTHING
         counts = np.bincount(row, minlength=len(runs))
-        uniform = [
-            streams.uniforms(run, MASKS, count * self.draws)
-            for run, count in zip(runs.tolist(), counts.tolist(), strict=True)
-            if count
-        ]
-        numbers = np.concatenate(uniform) if uniform else np.zeros(0)
+        numbers = streams.uniforms(runs.tolist(), MASKS, (counts * self.draws).tolist())
         mask = self._masks(numbers.reshape(-1, self.draws))
         site = np.searchsorted(ends, flat, side="right")
         return Hits(row, site, flat - np.concatenate([[0], ends])[site], mask)
@@ -104,9 +99,9 @@ class AtRate(InLayers):
             return NOTHING
         count = self._enough(neurons)
         while True:
-            drawn = [streams.uniforms(run, GAPS, count) for run in runs.tolist()]
+            drawn = streams.uniforms(runs.tolist(), GAPS, [count] * len(runs))
             with np.errstate(divide="ignore"):  # rate 1: no gaps
-                gaps = np.log1p(-np.stack(drawn)) / np.log1p(-self.rate)
+                gaps = np.log1p(-drawn.reshape(-1, count)) / np.log1p(-self.rate)
             steps = np.minimum(gaps, neurons).astype(np.int64) + 1
             positions = np.cumsum(steps, axis=1) - 1
             if (positions[:, -1] >= neurons).all():

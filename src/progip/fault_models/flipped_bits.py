@@ -34,12 +34,12 @@ class DistinctBits(AtRate):
         return self.number
 
     def _masks(self, uniform: np.ndarray) -> np.ndarray:
-        order = np.tile(np.arange(BITS, dtype=np.uint32), (len(uniform), 1))
+        order = np.tile(np.arange(BITS, dtype=np.uint8), (len(uniform), 1))
         rows = np.arange(len(uniform))
         mask = np.zeros(len(uniform), dtype=np.uint32)
         for i in range(self.number):  # the first steps of a Fisher-Yates shuffle
             chosen = i + integers(uniform[:, i], BITS - i)
-            mask |= np.uint32(1) << order[rows, chosen]
+            mask |= np.uint32(1) << order[rows, chosen].astype(np.uint32)
             order[rows, chosen] = order[:, i]
         return mask
 

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 
+NOTHING = np.zeros(0, dtype=np.uint64)
 WORDS_PER_RUN = 4  # what one step of the Philox counter yields
 
 
@@ -34,12 +35,20 @@ class RunStreams:
         self._generator = np.random.Philox(key=_key(seed, key))
         self._state = self._generator.state
 
-    def uniforms(self, run: int, stream: int, count: int) -> np.ndarray:
-        """The first ``count`` numbers in [0, 1), float64, of a run's stream (1, 2, ...)."""
-        self._state["state"]["counter"][:] = (0, 0, run, stream)
+    def uniforms(self, runs: list[int], stream: int, counts: list[int]) -> np.ndarray:
+        """The first numbers in [0, 1), float64, of a stream (1, 2, ...) of some runs, in a row.
+
+        Args:
+            counts: of the numbers of each run.
+        """
+        words = [NOTHING]
         self._state["buffer_pos"] = WORDS_PER_RUN  # nothing buffered
-        self._generator.state = self._state
-        return _unit(self._generator.random_raw(count))
+        for run, count in zip(runs, counts, strict=True):
+            if count:
+                self._state["state"]["counter"][:] = (0, 0, run, stream)
+                self._generator.state = self._state
+                words.append(self._generator.random_raw(count))
+        return _unit(np.concatenate(words))
 
 
 def _key(seed: int, key: str) -> np.ndarray:

@@ -32,15 +32,14 @@ def hook_calls(
             start(args[0])
 
     handles = [network.register_forward_pre_hook(begin)]
-    for name, module in network.named_modules():
-        if name in layers:
+    for name in layers:
 
-            def after(_: nn.Module, args: Any, output: Any, name: str = name) -> Any:
-                call = (name, counts.get(name, 0))
-                counts[name] = call[1] + 1
-                return hook(call, args, output)
+        def after(_: nn.Module, args: Any, output: Any, name: str = name) -> Any:
+            call = (name, counts.get(name, 0))
+            counts[name] = call[1] + 1
+            return hook(call, args, output)
 
-            handles.append(module.register_forward_hook(after))
+        handles.append(network.get_submodule(name).register_forward_hook(after))
     return handles
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from progip.engine.pipeline import Pipeline
-from progip.engine.ranges import RangeTable
+from progip.engine.ranges import Bounds, extremes
 from progip.models.calls import Call
 
 SiteKey = tuple[str, str, int]  # pass, layer, which call of it in the pass
@@ -16,14 +16,12 @@ SiteKey = tuple[str, str, int]  # pass, layer, which call of it in the pass
 
 _LIBRARY = torch.library.Library("progip", "DEF")
 _LIBRARY.define("site(Tensor tensor, int number) -> Tensor")
-_LIBRARY.define("excess(Tensor output, int batch, float low, float high, float width) -> Tensor")
+_LIBRARY.define("excess(Tensor output, int batch, Tensor low, Tensor high, Tensor width) -> Tensor")
 
 
-def excess(output: Tensor, batch: int, low: float, high: float, width: float) -> Tensor:
-    """The formula of ``RangeTable.excess``, which tracing would break into eight nodes."""
-    order = sorted(range(1, output.dim()), key=output.stride, reverse=True)
-    flat = output.permute(0, *order).reshape(batch, -1)  # no copy, whatever the memory format
-    return torch.maximum((flat.amax(1) - high) / width, (low - flat.amin(1)) / width)
+def excess(output: Tensor, batch: int, low: Tensor, high: Tensor, width: Tensor) -> Tensor:
+    """The range check of one call, which tracing would break into eight nodes."""
+    return Bounds(low, high, width).excess(*extremes(output, batch))
 
 
 _LIBRARY.impl("site", lambda tensor, number: tensor.clone(), "CompositeExplicitAutograd")
@@ -122,25 +120,19 @@ class Markers:
         return len(self.keys) - 1
 
 
-class _MarkedRanges(RangeTable):
-    """A range table whose measurement is one node of a traced graph."""
-
-    def excess(self, site: Call, output: Tensor, batch: int) -> Tensor:
-        low, high = self.limits(site)
-        width = max(high - low, torch.finfo(torch.float32).tiny)
-        return EXCESS(output.detach(), batch, low, high, width)
-
-
 class MarkedPipeline(Pipeline):
-    """The same pipeline for tracing: range excesses come as separate columns, not stacked."""
+    """The same pipeline for tracing: a range check is one node, its excess a column of its own."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        ranges = pipeline.ranges
-        super().__init__(
-            pipeline.network,
-            pipeline.method,
-            _MarkedRanges(source=ranges.source, low=ranges.low, high=ranges.high),
-        )
+    def __init__(self, pipeline: Pipeline, device: torch.device) -> None:
+        super().__init__(pipeline.network, pipeline.method, pipeline.ranges)
+        # tensors, because a GPU divides by a number in another way than by a tensor
+        columns = (values.unbind() for values in self.ranges.bounds(device))
+        self._limits = dict(zip(self.ranges.sites, zip(*columns, strict=True), strict=True))
 
-    def _stack(self, columns: dict[Call, Tensor], images: Tensor) -> Any:
-        return self._in_order(columns, images)
+    def _measured(self, site: Call, output: Tensor, batch: int) -> Any:
+        return EXCESS(output, batch, *self._limits[site])
+
+    def _excess(self, seen: dict[Call, Any], images: Tensor) -> Any:
+        if not seen:
+            return [images.new_full((len(images),), -1.0)] * len(self.ranges.sites)
+        return [seen[site] for site in self.ranges.sites]

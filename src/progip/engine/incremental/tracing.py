@@ -123,7 +123,7 @@ class Traced:
 
 def _trace(pipeline: Pipeline, images: Tensor) -> tuple[fx.Graph, list[SiteKey]]:
     markers = Markers()
-    marked = MarkedPipeline(pipeline)
+    marked = MarkedPipeline(pipeline, images.device)
 
     def function(batch: Tensor) -> list[Tensor]:
         seen = marked(batch, markers.enter)

@@ -1,0 +1,119 @@
+"""Flips the planned bits of one batch in the tensors that its execution computes."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from progip.fault_models.base import Hits, Site
+from progip.models.calls import Call
+
+NONE = np.zeros(0, dtype=np.int64)
+#: kinds of modules whose output is never a view of anything
+FRESH = ("Conv1d", "Conv2d", "Conv3d", "Linear")
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """The hits of one tensor, each array (hits,).
+
+    Attributes:
+        rows: of the batch.
+        neurons: flat positions in one row, channels first.
+        masks: int32, the bits to flip.
+        places: where the values lie in memory, for the strides that the tensor had last.
+    """
+
+    rows: np.ndarray
+    neurons: np.ndarray
+    masks: Tensor
+    places: Tensor
+
+
+class BatchFaults:
+    """The hits of a batch, each flipped when its tensor comes by.
+
+    Args:
+        sites: that hits name.
+        batch_size: rows of a batch.
+        fault_pass: that the tensors are computed in.
+        device: of the tensors.
+    """
+
+    def __init__(
+        self, sites: list[Site], batch_size: int, fault_pass: str, device: torch.device
+    ) -> None:
+        self._sites = sites
+        self.batch_size = batch_size
+        self._device = device
+        self._shapes = {site.key: site.shape for site in sites}
+        self._fresh = {s.key for s in sites if s.kind in FRESH and fault_pass != "backward"}
+        self._strides: dict[Call, tuple[int, ...]] = {}  # as last seen
+        self._planned: dict[Call, _Planned] = {}
+        self._fired: list[tuple[np.ndarray, Tensor, Tensor]] = []
+
+    def prepare(self, hits: Hits) -> None:
+        """Take the hits of the next batch, and forget the last one's."""
+        self._planned.clear()
+        self._fired.clear()
+        order = np.argsort(hits.site, kind="stable")
+        rows, neurons = hits.row[order], hits.neuron[order]
+        sites, starts = np.unique(hits.site[order], return_index=True)
+        keys = [self._sites[site].key for site in sites.tolist()]
+        parts = [slice(a, b) for a, b in pairwise((*starts.tolist(), len(order)))]
+        # of a first batch, whose strides are not known, flip finds the places
+        places = [
+            self._places(key, rows[part], neurons[part]) if key in self._strides else rows[part]
+            for key, part in zip(keys, parts, strict=True)
+        ]
+        # to the device in one go
+        memory = torch.from_numpy(np.concatenate([NONE, *places])).to(self._device)
+        masks = torch.from_numpy(hits.mask.view(np.int32)[order]).to(self._device)
+        for key, part in zip(keys, parts, strict=True):
+            self._planned[key] = _Planned(rows[part], neurons[part], masks[part], memory[part])
+
+    def __contains__(self, key: Call) -> bool:
+        return key in self._planned
+
+    def flip(self, key: Call, tensor: Tensor) -> Tensor:
+        """The tensor with its hits, itself where nobody else reads it, else a copy."""
+        planned = self._planned[key]
+        # what a convolution made without a gradient nobody else reads; other outputs may be views
+        alone = key in self._fresh and not tensor.requires_grad
+        flipped = tensor if alone else tensor.clone()
+        bits = flipped.view(torch.int32)
+        if bits.shape[0] != self.batch_size:
+            bits = bits.unflatten(0, (self.batch_size, -1))
+        strides, places = bits.stride(), planned.places
+        if self._strides.get(key) != strides:
+            self._strides[key] = strides
+            found = self._places(key, planned.rows, planned.neurons)
+            places = torch.from_numpy(found).to(self._device)
+        span = 1 + sum((n - 1) * step for n, step in zip(bits.shape, strides, strict=True))
+        memory = bits.as_strided((span,), (1,))
+        before = memory[places]
+        after = before ^ planned.masks
+        memory[places] = after
+        self._fired.append((planned.rows, before, after))
+        return flipped
+
+    def fired(self, rows: int) -> np.ndarray:
+        """(rows,) how many hits of each row have been flipped."""
+        return np.bincount(np.concatenate([NONE, *(r for r, _, _ in self._fired)]), minlength=rows)
+
+    def values(self) -> tuple[np.ndarray, np.ndarray]:
+        """Each flipped value before and after, float32, by row."""
+        order = np.argsort(np.concatenate([rows for rows, _, _ in self._fired]))
+        before, after = (
+            torch.cat(values).view(torch.float32).cpu().numpy()[order]
+            for values in list(zip(*self._fired, strict=True))[1:]
+        )
+        return before, after
+
+    def _places(self, key: Call, rows: np.ndarray, neurons: np.ndarray) -> np.ndarray:
+        """Where values lie in the memory of a batch, channels first or last."""
+        where = np.unravel_index(neurons, self._shapes[key])
+        places: np.ndarray = np.dot(self._strides[key], (rows, *where))
+        return places
