@@ -6,11 +6,16 @@
 One fault map is one execution of every image with its faults: planned, drawn and executed by the
 executor of a campaign, range checks included. It is timed against the clean evaluation
 (`network(x)` in the same batches, no hooks), it and all protections in turn, in processor time on
-one thread. Memory: what a protection learns, beside the weights.
+one thread. Memory, of tensors alone and the same in every repeat: what is allocated at most beyond
+what lay there before (weights, images, what a protection learnt), and what a protection learnt.
 """
 
 import argparse
+import json
 import statistics
+import tempfile
+from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 from common import NETWORKS, clock_of, formats, keep, load_images, parser, timed
@@ -19,6 +24,7 @@ from common import NETWORKS, clock_of, formats, keep, load_images, parser, timed
 import torch
 from tabulate import tabulate
 from torch import Tensor, nn
+from torch.profiler import profile
 
 from progip.engine.corrected import CorrectedPipeline
 from progip.engine.pipeline import Pipeline
@@ -101,6 +107,7 @@ def measure(name: str, options: argparse.Namespace) -> None:
             if repeat:  # the first round warms up
                 seconds[variant].append(taken)
     base = seconds["clean evaluation"]
+    peaks = {variant: peak_memory(run) for variant, run in variants.items()}
     rows = []
     for variant, values in seconds.items():
         ratios = [a / b for a, b in zip(values, base, strict=True)]
@@ -113,22 +120,41 @@ def measure(name: str, options: argparse.Namespace) -> None:
                 "over_clean": statistics.median(ratios),
                 "lowest": min(ratios),
                 "highest": max(ratios),
+                "peak_mib": peaks[variant],
                 "learnt_mib": size,
             }
         )
     table = tabulate(
         [
             [r["variant"], len(images) / r["seconds"], r["over_clean"], r["lowest"], r["highest"],
-             "" if r["learnt_mib"] is None else f"{r['learnt_mib']:.2f}"]
+             r["peak_mib"], "" if r["learnt_mib"] is None else f"{r['learnt_mib']:.2f}"]
             for r in rows
         ],
-        ["variant", "images/s", "time over clean", "lowest", "highest", "learnt, MiB"],
-        tablefmt="pipe", floatfmt=("", ".1f", ".3f", ".3f", ".3f"),
+        ["variant", "images/s", "time over clean", "lowest", "highest", "peak, MiB", "learnt, MiB"],
+        tablefmt="pipe", floatfmt=("", ".1f", ".3f", ".3f", ".3f", ".2f"),
     )  # fmt: skip
     weights = sum(p.numel() * p.element_size() for p in network.parameters()) / 2**20
     results = {"network": name, "trained": trained, "images": len(images), "rows": rows,
                "weights_mib": weights}  # fmt: skip
     keep(f"rates_{name}", options, results, f"{name}, weights {weights:.2f} MiB\n\n{table}")
+
+
+def peak_memory(run: Any) -> float:
+    """MiB of tensors that a call allocates at most at once, on all devices together."""
+    with profile(profile_memory=True) as profiler:
+        run()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder, "trace.json")
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    places: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)  # total, of which new
+    for event in sorted(events, key=lambda event: event.get("ts", 0)):
+        if event.get("name") == "[memory]":
+            found = event["args"]
+            places[found["Device Type"], found["Device Id"]].append(
+                (found["Total Allocated"], found["Bytes"])
+            )
+    return sum(max(held)[0] - (held[0][0] - held[0][1]) for held in places.values()) / 2**20
 
 
 def executor(

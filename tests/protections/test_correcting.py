@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save
@@ -17,6 +18,7 @@ from progip.errors import ProgipError
 from progip.models.loading import load_network
 from progip.models.torchvision_model import TorchvisionModel
 from progip.ood_methods.odin import ODIN
+from progip.protections import correcting
 from progip.protections.correcting import (
     Correcting,
     corrected_masks,
@@ -49,7 +51,8 @@ every = pytest.mark.parametrize("protection", PROTECTIONS.values(), ids=PROTECTI
 
 def protected(protection: Correcting, network: nn.Module, images: Tensor) -> nn.Module:
     state = protection.fit(network, images.split([3, 30, len(images) - 33]))
-    return protection.protect(network, load(save(state)))  # as a cache keeps it
+    kept = load(save({name: tensor.contiguous() for name, tensor in state.items()}))
+    return protection.protect(network, kept)  # as a cache keeps it
 
 
 @contextmanager
@@ -59,7 +62,8 @@ def error(network: nn.Module, layer: str, rows: list[int], value: float) -> Iter
     def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
         wrong = output.clone()
         for row in rows:
-            wrong[row].view(-1)[37] = value
+            where = np.unravel_index(37, wrong.shape[1:])  # channels first
+            wrong[(row, *where)] = value
         return wrong
 
     handle = network.get_submodule(layer).register_forward_hook(hook, prepend=True)
@@ -145,6 +149,40 @@ def test_a_row_knows_nothing_of_its_batch(protection: Correcting, images: Tensor
         alone, *too = seen(images[2:3], 0)
     torch.testing.assert_close(alone, first)
     assert found == too
+
+
+@every
+def test_looking_at_few_rows_gives_what_looking_at_all_gives(
+    protection: Correcting, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A traced graph looks at all rows, since it must not depend on values."""
+    copy = protected(protection, tiny_network(), images)
+    keep_masks(copy)
+
+    def seen() -> list[Tensor]:
+        with error(copy, "2.conv", [1, 4], 1e3), error(copy, "0", [6], float("nan")):
+            logits = copy(images[:8])
+        return [logits, *protected_evidence(copy).values(), *corrected_masks(copy).values()]
+
+    few = seen()
+    monkeypatch.setattr(correcting, "get_proxy_mode", object)
+    for one, other in zip(few, seen(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+    assert few[1].any()  # flagged
+
+
+@every
+def test_channels_last_changes_nothing(protection: Correcting, images: Tensor) -> None:
+    def seen(memory_format: torch.memory_format) -> list[Tensor]:
+        ordered = images.contiguous(memory_format=memory_format)
+        copy = protected(protection, tiny_network().to(memory_format=memory_format), ordered)  # type: ignore[call-overload]
+        with error(copy, "2.conv", [1], 1e6):
+            logits = copy(ordered[:8])
+        return [logits, *protected_evidence(copy).values()]
+
+    contiguous, last = seen(torch.contiguous_format), seen(torch.channels_last)
+    torch.testing.assert_close(last[0], contiguous[0])
+    assert [t.tolist() for t in last[1:]] == [t.tolist() for t in contiguous[1:]]
 
 
 @every

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from progip.errors import ProgipError
 from progip.models.calls import Call, watch_calls
-from progip.protections.placement import find_range_sites
+from progip.protections.placement import extremes, find_range_sites
 
 __all__ = ["Bounds", "RangeTable", "extremes", "find_range_sites", "profiling"]
 
@@ -33,14 +33,6 @@ class Bounds(NamedTuple):
         <= 0 means inside; NaN where a value is NaN.
         """
         return torch.maximum((most - self.high) / self.width, (self.low - least) / self.width)
-
-
-def extremes(output: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-    """Smallest and largest value of each sample, (batch,) both; NaN where a value is NaN."""
-    if len(output) != batch:  # token networks merge windows into the batch axis
-        output = output.reshape(batch, -1)
-    rest = tuple(range(1, output.dim()))
-    return output.amin(rest), output.amax(rest)
 
 
 @dataclass

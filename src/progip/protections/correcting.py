@@ -2,12 +2,14 @@
 
 import copy
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from progip.errors import ProgipError
 from progip.models.calls import Call
@@ -43,10 +45,10 @@ class Correcting(Protection):
         """A copy of the network with corrections in it, made with ``shared_copy``.
 
         It shares the weights and has the same module names, so faults find the same sites. A row
-        depends on its own image alone, bit for bit; no Python branch depends on values; the copy
-        can be differentiated and traced where the network can. Corrections are forward hooks,
-        behind any that an executor prepends: a fault in a module's output comes first. They
-        report to the ``Record`` of the copy.
+        depends on its own image alone, bit for bit; no Python branch depends on values but the one
+        in ``Record.mend``; the copy can be differentiated and traced where the network can.
+        Corrections are forward hooks, behind any that an executor prepends: a fault in a module's
+        output comes first. They report to the ``Record`` of the copy.
         """
 
     def calibrate(self, clean: Evidence, *, gradient_vanishes: bool) -> dict[str, float]:
@@ -54,6 +56,10 @@ class Correcting(Protection):
 
     def judge(self, evidence: Evidence, thresholds: Mapping[str, float]) -> Judgement:
         return first_alarm([("correction", np.asarray(evidence["flagged"]) != 0)])
+
+
+#: values (m, ...) and which rows they are -> what becomes of them, and which changed (bool)
+Mend = Callable[[Tensor, Any], tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -91,13 +97,39 @@ class Record:
         """A detector fired in these rows, (n,) bool."""
         self.flagged = self.flagged | rows
 
-    def corrected(self, call: Call, mask: Tensor) -> None:
-        """These values, (n, ...) bool, of a call's output were corrected."""
-        count = mask.flatten(1).count_nonzero(1)
+    def mend(self, call: Call, output: Tensor, wanted: Tensor | None, mended: Mend) -> Any:
+        """Correct rows of a call's output, and note what changed.
+
+        Args:
+            wanted: (n,) bool, the rows to look at; the others cost nothing. None for all.
+            mended: what becomes of values.
+
+        Returns:
+            what replaces the output; None where nothing does.
+        """
+        values = self.by_row(output)
+        # a traced graph must not depend on values: it looks at all rows, which gives the same bits
+        if wanted is None or get_proxy_mode() is not None:
+            numbers = None
+            result, changed = mended(values, slice(None))
+        else:
+            numbers = wanted.nonzero()[:, 0]
+            if not len(numbers):
+                if self.keep_masks:
+                    self.masks[call] = torch.zeros_like(values, dtype=torch.bool)
+                return None
+            part, changed = mended(values[numbers], numbers)
+            result = values.index_copy(0, numbers, part)
+        count = changed.count_nonzero(tuple(range(1, changed.dim())))
+        if numbers is not None:
+            count = torch.zeros_like(self.zeroed).index_copy_(0, numbers, count)
         self.zeroed = self.zeroed + count
         self.flag(count > 0)
         if self.keep_masks:
-            self.masks[call] = mask.detach()
+            mask = torch.zeros_like(values, dtype=torch.bool)
+            mask[slice(None) if numbers is None else numbers] = changed
+            self.masks[call] = mask
+        return result.reshape(output.shape)
 
 
 def shared_copy(network: nn.Module) -> tuple[nn.Module, Record]:

@@ -1,7 +1,7 @@
 """Suppression of neurons whose difference to their neighbour is not what training showed."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,11 +33,13 @@ from progip.protections.neuron_gradients.differences import (
     suppressed,
 )
 from progip.protections.neuron_gradients.layers import Layer, find_layers
+from progip.protections.neuron_gradients.limits import Limits, RowConstant
 from progip.protections.neuron_gradients.running import (
     GRANULARITIES,
     RunningMoments,
     student_quantile,
 )
+from progip.protections.placement import extremes
 
 CHOICES = {
     "trigger": ("detected", "always"),
@@ -221,11 +223,9 @@ class GradientStatistics(Correcting):
             for mac in macs
         }
 
-    def _limits(
-        self, network: nn.Module, state: State, device: torch.device
-    ) -> dict[Call, tuple[Tensor | None, Tensor]]:
-        """By layer output: centre (None is 0) and half-width of what g may be, float32."""
-        found: dict[Call, tuple[Tensor | None, Tensor]] = {}
+    def _limits(self, network: nn.Module, state: State, device: torch.device) -> dict[Call, Limits]:
+        """By layer output: what g may be."""
+        found: dict[Call, Limits] = {}
         for call, count in by_call(state, "count", network, self.name).items():
             n = int(count)
             mean, squares, largest = (
@@ -235,10 +235,10 @@ class GradientStatistics(Correcting):
                 centre, half = None, (1 + self.margin) * largest
             else:
                 t = self.k if self.threshold == "sigma_k" else student_quantile(self.alpha, n)
-                centre = mean.float().to(device)
+                centre = RowConstant(mean.float().to(device))
                 half = t * (squares / (n - 1)).sqrt() * math.sqrt(1 + 1 / n)
             half = half + SLACK * largest.max()
-            found[call] = (centre, half.float().to(device))
+            found[call] = Limits(centre, RowConstant(half.float().to(device)))
         return found
 
     def _activation_fired(
@@ -255,45 +255,33 @@ class GradientStatistics(Correcting):
         return [fired]
 
     def _mended(
-        self,
-        output: Tensor,
-        limits: tuple[Tensor | None, Tensor],
-        layer: Layer,
-        rows: list[Tensor],
-        record: Record,
-    ) -> Tensor:
-        y = record.by_row(output)
-        finite = torch.nan_to_num(y, 0.0, 0.0, 0.0)
-        gate = None
+        self, output: Tensor, limits: Limits, layer: Layer, fired: list[Tensor], record: Record
+    ) -> Tensor | None:
+        wanted = triggered = None
         if self.trigger == "detected":
-            triggered = torch.stack(rows).any(0) if rows else torch.zeros_like(record.flagged)
-            gate = triggered.to(y.dtype).view(-1, *[1] * (y.dim() - 1))
-        anomalous = _anomalous(*limits, gate)
-        wrong = suppressed(finite.detach(), anomalous, layer.axis, self.locate, self.rounds)
-        mended = finite.masked_fill_(wrong, 0.0)
-        record.corrected(layer.output, mended.detach() != y.detach())
-        return mended.reshape(output.shape)
+            triggered = torch.stack([torch.zeros_like(record.flagged), *fired]).any(0)
+            least, most = extremes(output.detach(), record.rows)
+            wanted = triggered | ~(torch.isfinite(least) & torch.isfinite(most))
+
+        def mended(y: Tensor, rows: Any) -> tuple[Tensor, Tensor]:
+            finite = torch.nan_to_num(y, 0.0, 0.0, 0.0)
+            gate = None
+            if triggered is not None:
+                gate = triggered[rows].to(y.dtype).view(-1, *[1] * (y.dim() - 1))
+            wrong = suppressed(
+                finite.detach(),
+                lambda differences: limits.anomalous(differences, gate),
+                layer.axis,
+                self.locate,
+                self.rounds,
+            )
+            result = finite.masked_fill_(wrong, 0.0)
+            return result, result.detach() != y.detach()
+
+        found: Tensor | None = record.mend(layer.output, output, wanted, mended)
+        return found
 
 
 def _exceeds(deviation: Tensor, limit: float) -> Tensor:
     """(n,) bool: rows of (n, ...) not everywhere within the limit; NaN is not within it."""
-    return ~(deviation.flatten(1).amax(1) <= limit)
-
-
-def _anomalous(
-    centre: Tensor | None, half: Tensor, gate: Tensor | None
-) -> Callable[[Tensor], Tensor]:
-    """Which differences (n, ...) are anomalous, none in rows whose gate (n, 1, ...) is 0.
-
-    Overwrites them: fresh memory costs more than the arithmetic.
-    """
-
-    def anomalous(differences: Tensor) -> Tensor:
-        if centre is not None:
-            differences = differences.sub_(centre)
-        differences = differences.abs_()
-        if gate is not None:
-            differences = differences.mul_(gate)  # an infinite one becomes NaN: above nothing
-        return differences > half
-
-    return anomalous
+    return ~(deviation.amax(tuple(range(1, deviation.dim()))) <= limit)

@@ -90,3 +90,11 @@ def find_range_sites(network: nn.Module, images: Tensor) -> dict[Call, tuple[Cal
             stack.callback(handle.remove)
         network(images)
     return sites
+
+
+def extremes(output: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value of each sample, (batch,) both; NaN where a value is NaN."""
+    if len(output) != batch:  # token networks merge windows into the batch axis
+        output = output.reshape(batch, -1)
+    rest = tuple(range(1, output.dim()))
+    return output.amin(rest), output.amax(rest)

@@ -19,7 +19,7 @@ from progip.protections.correcting import (
     shared_copy,
 )
 from progip.protections.float_histogram import FloatHistogram
-from progip.protections.placement import find_range_sites
+from progip.protections.placement import extremes, find_range_sites
 
 CHOICES = {"action": ("clip", "zero"), "nan_policy": ("propagate", "upper", "zero")}
 
@@ -132,24 +132,26 @@ class RangeRestriction(Correcting):
         def restrict(call: Call, _: Any, output: Tensor) -> Tensor | None:
             if call not in limits:
                 return None
-            restricted = self._restricted(output, *limits[call])
-            changed = restricted != output
+            low, high = limits[call]
+            least, most = extremes(output.detach(), record.rows)
             if self.nan_policy == "propagate":
-                lost = torch.isnan(output)
-                changed = changed & ~lost
-                record.flag(record.by_row(lost).flatten(1).any(1))
-            record.corrected(call, record.by_row(changed))
-            return restricted
+                record.flag(torch.isnan(most))
+            outside = ~((least >= low) & (most <= high))  # NaN is
+            found: Tensor | None = record.mend(
+                call, output, outside, lambda values, _: self._restricted(values, low, high)
+            )
+            return found
 
         hook_calls(result, {layer for layer, _ in limits}, restrict, record.start)
         return result
 
-    def _restricted(self, output: Tensor, low: float, high: float) -> Tensor:
+    def _restricted(self, values: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
         if self.action == "clip":
-            result = output.clamp(low, high)
+            result = values.clamp(low, high)
         else:
-            inside = (output >= low) & (output <= high) | torch.isnan(output)
-            result = torch.where(inside, output, 0.0)
+            inside = (values >= low) & (values <= high) | torch.isnan(values)
+            result = torch.where(inside, values, 0.0)
         if self.nan_policy == "propagate":
-            return result
-        return torch.nan_to_num(result, nan=high if self.nan_policy == "upper" else 0.0)
+            return result, (result != values) & ~torch.isnan(values)
+        result = torch.nan_to_num(result, nan=high if self.nan_policy == "upper" else 0.0)
+        return result, result != values

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from progip.protections.neuron_gradients.limits import RowConstant
+
 CHECKSUMS = ("pixel", "sum", "none")
 WEIGHTS = ("ones", "index")
 
@@ -40,7 +42,7 @@ class Checksum:
         self.filter = self._encoded(rows)
         bias = torch.zeros_like(self.v) if module.bias is None else module.bias.detach().double()
         self.bias = self._encoded(bias)
-        self._coefficients: dict[torch.Size, Tensor] = {}
+        self._coefficients: dict[torch.Size, RowConstant] = {}
 
     def _encoded(self, rows: Tensor) -> Tensor:
         weighted = rows * self._over_channels(rows)
@@ -80,10 +82,12 @@ class Checksum:
                 zero.requires_grad_()
                 total = self.module._conv_forward(zero, self.filter, None).sum()
                 (slope,) = torch.autograd.grad(total, zero)
-            self._coefficients[shape] = slope[0].to(x.dtype)
-        return self._coefficients[shape]
+            self._coefficients[shape] = RowConstant(slope[0].to(x.dtype))
+        return self._coefficients[shape].like(x)
 
 
 def _total(values: Tensor) -> Tensor:
-    """(n, 1) float64 sums of (n, ..., w), of w values at a time in their own precision."""
-    return values.sum(-1).double().flatten(1).sum(1, keepdim=True)
+    """(n, 1) float64 sums of (n, ...): what shares the outermost axis in memory is summed first."""
+    order = sorted(range(1, values.dim()), key=values.stride, reverse=True)
+    inner = values.permute(0, *order).flatten(2) if values.dim() > 2 else values.unsqueeze(1)
+    return inner.sum(-1).double().sum(1, keepdim=True)
