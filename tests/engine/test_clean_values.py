@@ -45,8 +45,8 @@ def test_codes_are_of_the_values_that_faults_meet(
     pipeline = pipeline_of(network, images, "mahalanobis" if kind == "mahalanobis" else "odin")
     model = NoFault(name="none", layer_types=["Conv2d", "Linear", "ReLU"])
     sites = model.select(find_sites(network, pipeline.method, images[:2])[fault_pass])
-    kept = CleanValues(pipeline, sites, fault_pass, images, BATCH)
-    again = CleanValues(pipeline, sites, fault_pass, images, BATCH, memory=0)
+    reference = ReferenceExecutor(pipeline, sites, fault_pass, images, BATCH)
+    kept, again = CleanValues(reference), CleanValues(reference, memory=0)
     assert np.array_equal(kept.counts, again.counts)
     assert np.array_equal(kept.counts.sum(1), [[s.neurons] * IMAGES for s in sites])
 
@@ -67,7 +67,7 @@ def test_codes_are_of_the_values_that_faults_meet(
         }
     )  # fmt: skip
     plan = plan.select(records.PLAN.names).cast(records.PLAN)
-    met = ReferenceExecutor(pipeline, sites, fault_pass, images, BATCH).run(plan)["value_before"]
+    met = reference.run(plan)["value_before"]
     exponents = (met.view(np.uint32) >> 23 & 0xFF).astype(np.uint8)
     keys = [site.key for site in sites]
     site = np.array([keys.index((layer, call)) for _, layer, call, _ in every])

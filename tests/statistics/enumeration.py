@@ -112,10 +112,11 @@ class Truth:
             }
         )
         plan = plan.select(records.PLAN.names).cast(records.PLAN)
-        observed = ReferenceExecutor(pipeline, sites, fault_pass, images, 256).run(plan)
+        reference = ReferenceExecutor(pipeline, sites, fault_pass, images, 256)
+        observed = reference.run(plan)
         scores = golden["score"].to_numpy()
         threshold = threshold_at_tpr(scores, 0.9)
-        values = _Listed(CleanValues(pipeline, sites, fault_pass, images, 256))
+        values = _Listed(CleanValues(reference))
         protection = ProGIP(name="progip")
         limits = protection.calibrate(golden_evidence(golden), gradient_vanishes=True)
         names = {name: name for name in records.CELL.names} | {"population": "id"}

@@ -24,6 +24,7 @@ from progip.engine.corrected import CorrectedPipeline
 from progip.engine.incremental import NotTraceable, Traced
 from progip.engine.pipeline import Pipeline
 from progip.engine.ranges import RangeTable
+from progip.engine.reference import ReferenceExecutor
 from progip.engine.sites import find_sites
 from progip.errors import ProgipError
 from progip.fault_models.base import Site
@@ -141,14 +142,9 @@ class Subject:
         if self._clean_values is None or self._clean_values[0] != key:
             self._clean_values = None  # what is kept of another pass is freed first
             log.info("fault-free values of the %s images: %s pass", population, fault_pass)
-            values = CleanValues(
-                self.pipeline,
-                sites,
-                fault_pass,
-                self.images[population],
-                self.batch_size,
-                self._settings.golden_memory // 4,
-            )
+            images = self.images[population]
+            reference = ReferenceExecutor(self.pipeline, sites, fault_pass, images, self.batch_size)
+            values = CleanValues(reference, self._settings.golden_memory // 4)
             self._clean_values = (key, values)
         return self._clean_values[1]
 

@@ -8,9 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from progip.engine.flipping import BatchFaults
-from progip.engine.pipeline import Pipeline
 from progip.engine.reference import ReferenceExecutor
-from progip.fault_models.base import Site
 from progip.models.calls import Call
 from progip.sampling.change import CODES, codes_of, scale_of
 
@@ -23,8 +21,7 @@ class CleanValues:
     value), else by executing the images in question again.
 
     Args:
-        sites: of this pass, in the order of every axis of sites here.
-        images: (n, channels, height, width), on the device to run on.
+        reference: of this pass; its sites give every axis of sites here their order.
         memory: bytes that kept codes may take.
 
     Attributes:
@@ -32,24 +29,20 @@ class CleanValues:
         counts: (sites, CODES, images) int32, values of each code.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        sites: list[Site],
-        fault_pass: str,
-        images: Tensor,
-        batch_size: int,
-        memory: int = 2**29,
-    ) -> None:
-        self._recorder = _Recorder(pipeline, sites, fault_pass, images, batch_size)
+    def __init__(self, reference: ReferenceExecutor, memory: int = 2**29) -> None:
+        sites, count = reference.sites, len(reference.images)
+        self._reference = reference
+        self._looks = _Looks(
+            sites, reference.batch_size, reference.fault_pass, reference.images.device
+        )
         self._ends = np.cumsum([0, *(site.neurons for site in sites)])
-        count, values = len(images), int(self._ends[-1])
+        values = int(self._ends[-1])
         self._kept: NDArray[np.uint8] | None = None
         if count * values <= memory:
             self._kept = np.empty((count, values), dtype=np.uint8)
         self.scale = np.zeros(len(sites), dtype=np.int64)
         self.counts = np.zeros((len(sites), CODES, count), dtype=np.int32)
-        for batch, exponents in self._recorder.exponents(np.arange(count)):
+        for batch, exponents in self._exponents(np.arange(count)):
             if batch[0] == 0:
                 self.scale[:] = [scale_of(part) for part in self._parts(exponents)]
             codes = self._codes(exponents)
@@ -78,8 +71,20 @@ class CleanValues:
         if self._kept is not None:
             yield wanted, self._kept[wanted]
             return
-        for batch, exponents in self._recorder.exponents(wanted):
+        for batch, exponents in self._exponents(wanted):
             yield batch, self._codes(exponents)
+
+    def _exponents(self, wanted: NDArray) -> Iterator[tuple[NDArray, NDArray[np.uint8]]]:
+        """Biased exponents (images, neurons of all sites) of the wanted images, in batches."""
+        for start in range(0, len(wanted), self._reference.batch_size):
+            batch = wanted[start : start + self._reference.batch_size]
+            seen = self._looks.seen = dict.fromkeys(s.key for s in self._reference.sites)
+            self._reference.execute(batch, self._looks)
+            parts = [values[: len(batch)] for values in seen.values() if values is not None]
+            if len(parts) < len(seen):
+                missing = next(layer for (layer, _), values in seen.items() if values is None)
+                raise RuntimeError(f"no value was seen at layer '{missing}'")
+            yield batch, np.concatenate(parts, axis=1)
 
     def _parts(self, values: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         return np.split(values, self._ends[1:-1], axis=1)
@@ -89,37 +94,8 @@ class CleanValues:
         return np.concatenate([codes_of(part, int(scale)) for part, scale in parts], axis=1)
 
 
-class _Recorder(ReferenceExecutor):
-    """Looks where the reference executor would flip, so it sees the values that a fault meets."""
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        sites: list[Site],
-        fault_pass: str,
-        images: Tensor,
-        batch_size: int,
-    ) -> None:
-        super().__init__(pipeline, sites, fault_pass, images, batch_size)
-        self._faults = self._looks = _Looks(sites, self.batch_size, fault_pass, images.device)
-
-    def exponents(self, wanted: NDArray) -> Iterator[tuple[NDArray, NDArray[np.uint8]]]:
-        """Biased exponents (images, neurons of all sites) of the wanted images, in batches."""
-        for start in range(0, len(wanted), self.batch_size):
-            batch = wanted[start : start + self.batch_size]
-            padded = torch.from_numpy(np.resize(batch, self.batch_size)).to(self.images.device)
-            seen = self._looks.seen = dict.fromkeys(site.key for site in self.sites)
-            with self._hooks():
-                self.pipeline(self.images[padded], self._enter)
-            parts = [values[: len(batch)] for values in seen.values() if values is not None]
-            if len(parts) < len(seen):
-                missing = next(layer for (layer, _), values in seen.items() if values is None)
-                raise RuntimeError(f"no value was seen at layer '{missing}'")
-            yield batch, np.concatenate(parts, axis=1)
-
-
 class _Looks(BatchFaults):
-    """Hits at every site that flip nothing, and keep the exponents that they meet.
+    """Looks where hits would be flipped, so it sees the values that a fault meets.
 
     Attributes:
         seen: by site, biased exponents (batch, neurons).

@@ -95,10 +95,23 @@ class ReferenceExecutor:
                 parts.append(columns)
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
+    def execute(self, samples: np.ndarray, faults: BatchFaults) -> None:
+        """Run one batch of images, given by number, with other faults than planned ones."""
+        planned, self._faults = self._faults, faults
+        try:
+            with self._hooks():
+                self.pipeline(self._padded(samples), self._enter)
+        finally:
+            self._faults = planned
+
+    def _padded(self, samples: np.ndarray) -> Tensor:
+        """A batch of images, given by number; repeated where there are too few."""
+        padded = np.resize(samples, self.batch_size)
+        return self.images[torch.from_numpy(padded).to(self.images.device)]
+
     def _run_batch(self, samples: np.ndarray, hits: Hits) -> dict[str, np.ndarray]:
         self._faults.prepare(hits)
-        padded = np.resize(samples, self.batch_size)
-        images = self.images[torch.from_numpy(padded).to(self.images.device)]
+        images = self._padded(samples)
         observation = self.pipeline(images, self._enter)
         planned = np.bincount(hits.row, minlength=len(samples))
         fired = self._faults.fired(len(samples))
