@@ -11,7 +11,7 @@ from progip import records
 from progip.errors import ProgipError
 from progip.fault_models.base import NO_BIT, Hits, Site
 from progip.fault_models.layers import InLayers
-from progip.fault_models.random import RunStreams
+from progip.fault_models.random import RunStreams, run_streams
 
 NO_NEURON = -1
 NOTHING = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
@@ -73,7 +73,7 @@ class AtRate(InLayers):
         """The hits of each planned run, from (seed, key, run_id) alone; neurons in order."""
         runs = plan["run_id"].to_numpy()
         ends = np.cumsum([site.neurons for site in sites], dtype=np.int64)
-        streams = RunStreams(seed, key)
+        streams = run_streams(seed, key)
         step = max(1, BLOCK // self._enough(int(ends[-1])))
         parts = [
             self._positions(streams, runs[i : i + step], int(ends[-1]), i)

@@ -34,13 +34,14 @@ class DistinctBits(AtRate):
         return self.number
 
     def _masks(self, uniform: np.ndarray) -> np.ndarray:
-        order = np.tile(np.arange(BITS, dtype=np.uint8), (len(uniform), 1))
-        rows = np.arange(len(uniform))
-        mask = np.zeros(len(uniform), dtype=np.uint32)
-        for i in range(self.number):  # the first steps of a Fisher-Yates shuffle
-            chosen = i + integers(uniform[:, i], BITS - i)
-            mask |= np.uint32(1) << order[rows, chosen].astype(np.uint32)
-            order[rows, chosen] = order[:, i]
+        hits, steps = len(uniform), np.arange(self.number)
+        chosen = steps + integers(uniform, BITS - steps)
+        order = np.repeat(np.uint32(1) << np.arange(BITS, dtype=np.uint32), hits)
+        mask = np.zeros(hits, dtype=np.uint32)
+        for i in range(self.number):  # the first steps of a Fisher-Yates shuffle of the bits
+            place = chosen[:, i] * hits + np.arange(hits)
+            mask |= order[place]
+            order[place] = order[i * hits : (i + 1) * hits]
         return mask
 
 

@@ -1,6 +1,7 @@
 """Counter-based random numbers: run i's numbers are found without drawing those before it."""
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 
@@ -22,6 +23,12 @@ def uniforms(seed: int, key: str, start: int, stop: int) -> np.ndarray:
 def integers(uniform: np.ndarray, bound: np.ndarray | int) -> np.ndarray:
     """Map uniform numbers in [0, 1) to integers 0..bound-1; bounds far below 2**53."""
     return np.minimum((uniform * bound).astype(np.int64), np.asarray(bound) - 1)
+
+
+@lru_cache(maxsize=1)
+def run_streams(seed: int, key: str) -> "RunStreams":
+    """Those of (seed, key), made once for all batches of a cell."""
+    return RunStreams(seed, key)
 
 
 class RunStreams:
