@@ -173,16 +173,29 @@ def test_looking_at_few_rows_gives_what_looking_at_all_gives(
 
 @every
 def test_channels_last_changes_nothing(protection: Correcting, images: Tensor) -> None:
-    def seen(memory_format: torch.memory_format) -> list[Tensor]:
+    def made(memory_format: torch.memory_format) -> tuple[nn.Module, Tensor]:
         ordered = images.contiguous(memory_format=memory_format)
-        copy = protected(protection, tiny_network().to(memory_format=memory_format), ordered)  # type: ignore[call-overload]
+        network = tiny_network().to(memory_format=memory_format)  # type: ignore[call-overload]
+        return protected(protection, network, ordered), ordered[:8]
+
+    def seen(copy: nn.Module, batch: Tensor) -> list[Tensor]:
         with error(copy, "2.conv", [1], 1e6):
-            logits = copy(ordered[:8])
+            logits = copy(batch)
         return [logits, *protected_evidence(copy).values()]
 
-    contiguous, last = seen(torch.contiguous_format), seen(torch.channels_last)
-    torch.testing.assert_close(last[0], contiguous[0])
-    assert [t.tolist() for t in last[1:]] == [t.tolist() for t in contiguous[1:]]
+    copy, batch = made(torch.channels_last)
+    strides: list[tuple[int, ...]] = []
+    for module in copy.modules():
+        module.register_forward_hook(lambda m, a, output: strides.append(output.stride()))
+    clean, orders = copy(batch), list(strides)
+    strides.clear()
+    found = seen(copy, batch)
+    assert strides == orders  # or other kernels would run
+    others = [0, *range(2, 8)]
+    assert torch.equal(found[0][others], clean[others])
+    contiguous = seen(*made(torch.contiguous_format))
+    torch.testing.assert_close(found[0], contiguous[0])
+    assert [t.tolist() for t in found[1:]] == [t.tolist() for t in contiguous[1:]]
 
 
 @every

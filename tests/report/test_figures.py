@@ -21,6 +21,7 @@ from progip.report.figures import (
     passes,
     precision,
     scores,
+    style,
     tradeoff,
     vulnerability,
 )
@@ -215,3 +216,17 @@ def test_settings_get_figures_of_their_own(judged: Path, write_cell: Write) -> N
     names = [figure.name for figure in build_figures(Campaign.load(judged))]
     assert {"passes_1", "passes_2", "tradeoff_1", "tradeoff_2"} <= set(names)
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["none", "progip", "progip_both", "ranger", "mine", "yours"],
+        ["none", "ranger_clip", "ranger_published", "ranger_zero", "gradient_statistics", "mine"],
+    ],
+)
+def test_every_protection_of_a_figure_has_a_colour_and_a_line_of_its_own(names: list[str]) -> None:
+    looks = style.looks(names)
+    assert set(looks) == set(names)
+    assert len({look.color for look in looks.values()}) == len(names)
+    assert len({str(look.line) for look in looks.values()}) == len(names)

@@ -119,7 +119,10 @@ class Record:
                     self.masks[call] = torch.zeros_like(values, dtype=torch.bool)
                 return None
             part, changed = mended(values[numbers], numbers)
-            result = values.index_copy(0, numbers, part)
+            result = (
+                values.clone()
+            )  # index_copy would change the memory order, so other kernels run
+            result[numbers] = part
         count = changed.count_nonzero(tuple(range(1, changed.dim())))
         if numbers is not None:
             count = torch.zeros_like(self.zeroed).index_copy_(0, numbers, count)

@@ -64,7 +64,7 @@ def draw(data: pd.DataFrame) -> Drawing:
         panel.set_title(curve_title(dict(zip(CURVE, curve, strict=True))), loc="left", fontsize=8)
         panel.set_xscale("log")
         panel.set_ylim(-2, 103)
-        panel.set_xlabel("error rate (probability of a hit, each neuron and inference)")
+        panel.set_xlabel("error rate, of each neuron and inference")
     for panel in axes.flat[len(curves) :]:
         panel.set_visible(False)
     for panel in axes[:, 0]:

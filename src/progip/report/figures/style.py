@@ -56,12 +56,15 @@ _KNOWN = {
     "progip_both": Look(SKY, "D", "-."),
     "ranger": Look(VERMILION, "^", ":"),
     "ranger_clip": Look(VERMILION, "v", "-."),
+    "ranger_published": Look(ORANGE, "^", ":"),
+    "ranger_zero": Look(PURPLE, "P", (0, (3, 1, 1, 1))),
     "gradient_statistics": Look(GREEN, "s", (0, (5, 1))),
 }
 _OTHERS = (
     Look(GREEN, "v", (0, (5, 1))),
     Look(PURPLE, "P", (0, (3, 1, 1, 1))),
     Look(ORANGE, "X", (0, (1, 1))),
+    Look(SKY, "*", (0, (5, 2, 1, 2))),
 )
 
 
@@ -69,7 +72,9 @@ def looks(names: Iterable[str], axis: str = "protection") -> dict[str, Look]:
     """A look for each name, in the order of tables; the same name looks alike in all figures."""
     ordered = in_order(axis, names)
     unknown = [name for name in ordered if name not in _KNOWN]
-    spare = {name: _OTHERS[i % len(_OTHERS)] for i, name in enumerate(unknown)}
+    taken = {_KNOWN[name].color for name in ordered if name in _KNOWN}
+    free = [look for look in _OTHERS if look.color not in taken] or _OTHERS
+    spare = {name: free[i % len(free)] for i, name in enumerate(unknown)}
     return {name: _KNOWN.get(name) or spare[name] for name in ordered}
 
 
