@@ -110,29 +110,29 @@ class Record:
         values = self.by_row(output)
         # a traced graph must not depend on values: it looks at all rows, which gives the same bits
         if wanted is None or get_proxy_mode() is not None:
-            numbers = None
             result, changed = mended(values, slice(None))
-        else:
-            numbers = wanted.nonzero()[:, 0]
-            if not len(numbers):
-                if self.keep_masks:
-                    self.masks[call] = torch.zeros_like(values, dtype=torch.bool)
-                return None
-            part, changed = mended(values[numbers], numbers)
-            result = (
-                values.clone()
-            )  # index_copy would change the memory order, so other kernels run
-            result[numbers] = part
-        count = changed.count_nonzero(tuple(range(1, changed.dim())))
-        if numbers is not None:
-            count = torch.zeros_like(self.zeroed).index_copy_(0, numbers, count)
-        self.zeroed = self.zeroed + count
-        self.flag(count > 0)
-        if self.keep_masks:
-            mask = torch.zeros_like(values, dtype=torch.bool)
-            mask[slice(None) if numbers is None else numbers] = changed
-            self.masks[call] = mask
+            self._note(call, values, slice(None), changed)
+            return result.reshape(output.shape)
+        rows = wanted.nonzero()[:, 0]
+        if not len(rows):
+            self._note(call, values, rows, torch.zeros_like(values[:0], dtype=torch.bool))
+            return None
+        part, changed = mended(values[rows], rows)
+        self._note(call, values, rows, changed)
+        result = values.clone()  # index_copy would change the memory order, and so the kernels
+        result[rows] = part
         return result.reshape(output.shape)
+
+    def _note(self, call: Call, values: Tensor, rows: Any, changed: Tensor) -> None:
+        """Which of the values changed: ``changed`` speaks of some rows, by number or slice."""
+        if len(changed):
+            count = torch.zeros_like(self.zeroed)
+            count[rows] = changed.count_nonzero(tuple(range(1, changed.dim())))
+            self.zeroed = self.zeroed + count
+            self.flag(count > 0)
+        if self.keep_masks:
+            self.masks[call] = torch.zeros_like(values, dtype=torch.bool)
+            self.masks[call][rows] = changed
 
 
 def shared_copy(network: nn.Module) -> tuple[nn.Module, Record]:
