@@ -3,6 +3,8 @@
 import hashlib
 import json
 import platform
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,10 @@ import torch
 from progip import __version__
 from progip.cache import cache_root
 from progip.errors import ProgipError
+
+PACKAGE = Path(__file__).parents[1]
+#: what computes clean results; the rest of the package only plans, stores and reports
+COMPUTING = ("datasets", "engine", "models", "ood_methods", "protections")
 
 
 def cache_folder(name: str) -> Path:
@@ -38,6 +44,26 @@ def content_key(content: Any, images: torch.Tensor, batch_size: int) -> str:
     """
     text = json.dumps([content, _machine(images), batch_size], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def code_digest(objects: Iterable[object]) -> str:
+    """Names the source that computes: of this package, and of the classes of objects from anywhere.
+
+    An edited method or network must not meet what its former self has left in the cache.
+    """
+    files = {
+        str(file.relative_to(PACKAGE)): file
+        for folder in COMPUTING
+        for file in (PACKAGE / folder).rglob("*.py")
+    }
+    for module in {type(thing).__module__ for thing in objects}:
+        source = getattr(sys.modules.get(module), "__file__", None)
+        if source is not None:
+            files[module] = Path(source)
+    digest = hashlib.sha256()
+    for name, file in sorted(files.items()):
+        digest.update(name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def _machine(images: torch.Tensor) -> dict[str, Any]:

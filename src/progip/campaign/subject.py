@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from progip import records
+from progip.campaign.content_cache import code_digest
 from progip.campaign.correction import corrected_network
 from progip.campaign.golden import TABLES, Golden, golden_work
 from progip.campaign.judge import golden_evidence
@@ -99,8 +100,14 @@ class Subject:
             correction,
             lambda: (images for images, _ in self._training_batches()),
             self._data["id", "evaluation"][0][:1],
-            {**content, "train": self.identity["data"]["train"]},
+            {**content, "train": self.identity["data"]["train"], "code": self._code},
         )
+
+    @cached_property
+    def _code(self) -> str:
+        settings = self._settings
+        parts = (settings.model, settings.dataset, settings.ood_dataset, self.method)
+        return code_digest((*parts, settings.correction, *self._plain.modules()))
 
     @cached_property
     def golden(self) -> Golden:
@@ -111,7 +118,7 @@ class Subject:
             self._data,
             self._training_batches(),
             self.batch_size,
-            self.identity,
+            {**self.identity, "code": self._code},
             self._pipeline,
         )
 

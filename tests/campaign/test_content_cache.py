@@ -1,0 +1,38 @@
+import importlib
+from pathlib import Path
+
+import pytest
+
+from progip.campaign import content_cache
+from progip.campaign.content_cache import code_digest
+
+METHOD = """
+class Mine:
+    def score(self):
+        return {}
+"""
+
+
+def test_an_edited_class_does_not_meet_what_its_former_self_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    source = tmp_path / "my_method_of_the_cache.py"
+    source.write_text(METHOD.format(1))
+    mine = importlib.import_module(source.stem).Mine()
+    before = code_digest([mine, None])
+    assert before == code_digest([None, mine]) != code_digest([])
+    source.write_text(METHOD.format(2))
+    assert code_digest([mine, None]) != before
+
+
+def test_only_code_that_computes_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for folder in ("engine", "report"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "module.py").write_text("a = 1")
+    monkeypatch.setattr(content_cache, "PACKAGE", tmp_path)
+    before = code_digest([])
+    (tmp_path / "report/module.py").write_text("a = 2")
+    assert code_digest([]) == before
+    (tmp_path / "engine/module.py").write_text("a = 2")
+    assert code_digest([]) != before
