@@ -126,6 +126,9 @@ def test_a_campaign_of_verdicts_is_reported_with_a_correction(run, tmp_path: Pat
     assert not [text for text in campaign.warnings if "base metrics" in text]
     notes = [n for s in build_sections(campaign) for b in s.blocks for n in b.notes]
     assert any("gradient_statistics corrects" in str(note) for note in notes)
+    said = ["".join(map(str, note)) for note in notes]
+    assert any(text.startswith("With the corrections of gradient_statistics") for text in said)
+    assert not any(text.startswith("gradient_statistics notices") for text in said)
     assert len(campaign.executions) == 1
     assert store.execution_folder(path.parent, "x").name == "_execution-x"
 

@@ -26,9 +26,10 @@ def summary_section(campaign: Campaign) -> Section:
     data = summarise(both, [*SETTING, "fault_pass", "protection"], campaign.interval)
     compared, _ = campaign.comparisons
     beside = beside_section(campaign).data
+    correcting = {*campaign.cells.get("correction", [])}
     blocks = [Block("", notes=[_progress(campaign)])]
     for setting, group in by_group(data, SETTING):
-        notes: list[Note] = [*_failures(group), *_protections(group)]
+        notes: list[Note] = [*_failures(group), *_protections(group, correcting)]
         for _, row in _of(compared, setting).iterrows():
             notes.append(_comparison(row))
         notes += _agreement(_of(beside, setting))
@@ -88,25 +89,42 @@ def _failures(group: pd.DataFrame) -> Iterator[Note]:
         yield (*pieces, ".")
 
 
-def _protections(group: pd.DataFrame) -> Iterator[Note]:
+def _protections(group: pd.DataFrame, correcting: set[str]) -> Iterator[Note]:
     here = group[(group["protection"] != UNPROTECTED) & (group["fault_pass"] == ALL)]
     for _, row in here.iterrows():
-        if not row["failures"]:
+        if row["protection"] in correcting:
+            pieces = _corrected(row)
+        elif not row["failures"]:
             yield f"{row['protection']}: no failure has been seen yet, so nothing is known."
             continue
-        pieces = [
-            f"{row['protection']} notices ",
-            *_rate(row, "overall_accuracy"),
-            " of ",
-            layout.amount(row, "failures"),
-            " failures and leaves ",
-            *_rate(row, "failure_rate"),
-            " of the correct runs failing.",
-        ]
+        else:
+            pieces = [
+                f"{row['protection']} notices ",
+                *_rate(row, "overall_accuracy"),
+                " of ",
+                layout.amount(row, "failures"),
+                " failures and leaves ",
+                *_rate(row, "failure_rate"),
+                " of the correct runs failing.",
+            ]
         for name, what in (("clean_id_alarm_rate", "ID"), ("clean_ood_alarm_rate", "OOD")):
             if not math.isnan(row[name]):
                 pieces += [f" False alarms on clean {what} images: ", *_rate(row, name), "."]
         yield tuple(pieces)
+
+
+def _corrected(row: pd.Series) -> list[str]:
+    """Of a correcting protection: its failures are those that came about in spite of it."""
+    pieces = [
+        f"With the corrections of {row['protection']} ",
+        layout.amount(row, "failures"),
+        " of the ",
+        layout.amount(row, "originally_correct"),
+        " runs that were right without their fault fail",
+    ]
+    if row["failures"]:
+        pieces += ["; it raises an alarm in ", *_rate(row, "overall_accuracy"), " of them"]
+    return [*pieces, ". Failing unnoticed: ", *_rate(row, "failure_rate"), " of the correct runs."]
 
 
 def _comparison(row: pd.Series) -> str:
