@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from progip import records
+from progip.campaign.batch_size import fitting_batch
 from progip.campaign.content_cache import code_digest
 from progip.campaign.correction import corrected_network
 from progip.campaign.golden import TABLES, Golden, golden_work
@@ -69,7 +70,10 @@ class Subject:
         if settings.channels_last:
             self._plain = self._plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.batch_size = fitting_batch(
-            self._plain, self._data["id", "evaluation"][0][:2], settings
+            self._plain,
+            self._data["id", "evaluation"][0][:2],
+            settings.batch_size,
+            settings.golden_memory,
         )
         self.images = {p: self._data[p, "evaluation"][0] for p in self.method.populations}
         self.identity: dict[str, Any] = {
@@ -228,37 +232,6 @@ class Subject:
         for start in range(0, len(self._train), size):
             part = self._train.take(np.arange(start, min(start + size, len(self._train))))
             yield self._placed(part), torch.from_numpy(part.labels)
-
-
-def fitting_batch(network: nn.Module, images: Tensor, settings: SubjectSettings) -> int:
-    """The batch size asked for, or the largest power of two whose golden values fit the memory.
-
-    Golden values of the three passes take about 3.2 times the outputs of all modules (ResNet-20:
-    2.0, DenseNet-BC-100-12: 3.15); 60 % of the memory is for them, the rest for runs under way.
-
-    Args:
-        images: (2, channels, height, width), on the device.
-    """
-    outputs: list[int] = []
-
-    def hook(module: nn.Module, _: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and next(module.children(), None) is None:
-            outputs.append(output.numel() * output.element_size() // len(images))
-
-    handles = [module.register_forward_hook(hook) for module in network.modules()]
-    with torch.no_grad():
-        network(images)
-    for handle in handles:
-        handle.remove()
-    most = int(0.6 * settings.golden_memory / (3.2 * max(sum(outputs), 1)))
-    if most >= settings.batch_size:
-        return settings.batch_size
-    batch = max(2, 2 ** (max(most, 1).bit_length() - 1))
-    log.info(
-        "batches of %d instead of %d: golden values of %d MiB an image, golden_memory=%d",
-        batch, settings.batch_size, 3.2 * sum(outputs) / 2**20, settings.golden_memory,
-    )  # fmt: skip
-    return batch
 
 
 _ready: dict[str, Subject] = {}
