@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from progip.engine.ranges import RangeTable, profiling
-from progip.protections.placement import find_range_sites
+from progip.protections.placement import extremes, find_range_sites
 
 
 class Concatenated(nn.Module):
@@ -49,3 +49,16 @@ def test_the_widest_bounds_of_all_parts_hold(network: nn.Module, sites: dict) ->
     assert (low, high) == pytest.approx((tanh.min().item(), relu.max().item()), abs=1e-6)
     assert table.limits(("tanh", 0))[1] < high
     assert RangeTable.from_json(table.to_json()) == table
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 5), (6, 4, 3, 3), (24, 7), (12, 2, 5)])
+def test_extremes_are_those_of_each_sample(shape: tuple[int, ...]) -> None:
+    """(24, 7) and (12, 2, 5): windows of 6 samples in the batch axis."""
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    values.view(6, -1)[2, 0] = float("nan")
+    rows = values.numpy().reshape(6, -1)
+    for found, expected in zip(extremes(values, 6), (rows.min(1), rows.max(1)), strict=True):
+        assert found.shape == (6,)
+        torch.testing.assert_close(
+            found, torch.from_numpy(expected), rtol=0, atol=0, equal_nan=True
+        )

@@ -94,7 +94,7 @@ def find_range_sites(network: nn.Module, images: Tensor) -> dict[Call, tuple[Cal
 
 def extremes(output: Tensor, batch: int) -> tuple[Tensor, Tensor]:
     """Smallest and largest value of each sample, (batch,) both; NaN where a value is NaN."""
-    if len(output) != batch:  # token networks merge windows into the batch axis
+    if len(output) != batch or output.dim() < 2:  # token networks merge windows into the batch
         output = output.reshape(batch, -1)
     rest = tuple(range(1, output.dim()))
     return output.amin(rest), output.amax(rest)
