@@ -1,12 +1,12 @@
 """A guarded detector says what a campaign's rows say of the same execution, faults included."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from guarded import PROTECTIONS, made, method_of, reused
 from tiny_networks import tiny_network
 from torch import Tensor, nn
 
@@ -18,93 +18,13 @@ from progip.engine.pipeline import Observation, Pipeline
 from progip.engine.ranges import find_range_sites
 from progip.engine.reference import ReferenceExecutor
 from progip.engine.sites import find_sites
-from progip.errors import ProgipError
 from progip.fault_models.single_bit_flip import SingleBitFlip
 from progip.ood_methods.base import OODMethod
-from progip.ood_methods.mahalanobis import Mahalanobis
-from progip.ood_methods.odin import ODIN
-from progip.protections.base import Evidence, Judgement, Protection, first_alarm
-from progip.protections.none import NoProtection
 from progip.protections.progip import ProGIP
-from progip.protections.range_restriction import RangeRestriction
 from progip.protections.ranger import Ranger
 from progip.records import NO_CLASS, PASSES
 
 LAYERS = ["Conv2d", "Linear", "ReLU", "BatchNorm2d", "MaxPool2d", "AdaptiveAvgPool2d", "Flatten"]
-
-
-@dataclass(kw_only=True)
-class Everything(Protection):
-    """Looks at every column there is, as a protection that does not say what it watches."""
-
-    def calibrate(self, clean: Evidence, *, gradient_vanishes: bool) -> dict[str, float]:
-        return {"most": float(clean["grad_max"].max())}
-
-    def judge(self, evidence: Evidence, thresholds: Any) -> Judgement:
-        return first_alarm(
-            [
-                ("logits", evidence["nonfinite_logits"]),
-                ("gradient", evidence["nonfinite_gradient"]),
-                ("score", evidence["nonfinite_score"]),
-                ("most", ~(evidence["grad_max"] <= thresholds["most"])),
-                ("first", ~(evidence["range_excess_first"] <= 0.25)),
-                ("second", ~(evidence["range_excess_second"] <= 0.5)),
-            ]
-        )
-
-
-PROTECTIONS = {
-    "none": (NoProtection(name="none"), "fused"),
-    "progip": (ProGIP(name="progip"), "fused"),
-    "progip_both": (ProGIP(name="both", score_side="both", gradient_side="both"), "fused"),
-    "ranger, fused": (Ranger(name="ranger"), "fused"),
-    "ranger, per layer": (Ranger(name="ranger"), "per_layer"),
-    "wide ranger, fused": (Ranger(name="wide", margin=0.3), "fused"),
-    "wide ranger, per layer": (Ranger(name="wide", margin=0.3), "per_layer"),
-    "everything": (Everything(name="everything"), "fused"),
-}
-
-
-class Reused(nn.Module):
-    """One ReLU called twice, with other ranges each time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)
-        self.relu, self.pool = nn.ReLU(), nn.AdaptiveAvgPool2d(1)
-        self.flatten, self.head = nn.Flatten(), nn.Linear(5, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(self.second(3 * self.relu(self.first(x))))
-        logits: Tensor = self.head(self.flatten(self.pool(x)))
-        return logits
-
-
-def reused() -> nn.Module:
-    torch.manual_seed(3)
-    return Reused().eval().requires_grad_(False)
-
-
-def method_of(kind: str) -> OODMethod:
-    if kind == "odin":
-        return ODIN(name="odin", std=[0.5] * 3, epsilon=0.02)
-    return Mahalanobis(name="mahalanobis", std=[0.5] * 3, epsilon=0.02)
-
-
-def made(
-    network: nn.Module, kind: str, protection: Protection, form: str, images: Tensor, **more: Any
-) -> GuardedDetector:
-    labels = torch.arange(len(images)) % 4
-    return guarded_detector(
-        network,
-        method_of(kind),
-        protection,
-        train=[(images[:20], labels[:20]), (images[20:], labels[20:])],
-        id_images=images[:24] + 0.1,
-        ood_images=images[24:] * 1.5,
-        range_checks=form,
-        **more,
-    )
 
 
 class InPlaceOfThePipeline:
@@ -255,46 +175,6 @@ def test_without_ood_images_thresholds_are_narrower(network: nn.Module, images: 
     )
     assert alone.thresholds["gradient_high"] <= both.thresholds["gradient_high"]
     assert alone.ood_threshold == both.ood_threshold
-
-
-@dataclass(kw_only=True)
-class Astray(NoProtection):
-    watches = ("temperature",)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"network": tiny_network().train()}, "eval"),
-        ({"network": tiny_network().requires_grad_(True)}, "requires_grad_"),
-        ({"network": nn.Sequential(nn.Flatten(), nn.Linear(192, 4)).eval().requires_grad_(False),
-          "protection": Ranger(name="r")}, "no activation modules"),
-        ({"range_checks": "loose"}, "range_checks='loose' is not one of fused, per_layer"),
-        ({"train": []}, "no batch of training images"),
-        ({"id_images": torch.zeros(3, 8, 8)}, r"id_images: .* not \(3, 8, 8\)"),
-        ({"ood_images": torch.zeros(0, 3, 8, 8)}, "ood_images"),
-        ({"id_images": torch.full((4, 3, 8, 8), torch.nan)}, "not finite"),
-        ({"range_checks": "per_layer", "protection": Everything(name="all")}, "'range_excess'"),
-        ({"protection": RangeRestriction(name="clip")}, "'clip' corrects"),
-        ({"protection": Astray(name="astray")}, "'astray' watches temperature; there are grad_max"),
-    ],
-)  # fmt: skip
-def test_wrong_parts(change: dict[str, Any], message: str, images: Tensor) -> None:
-    parts: dict[str, Any] = {
-        "network": tiny_network(),
-        "method": method_of("odin"),
-        "protection": ProGIP(name="progip"),
-        "train": [(images, torch.arange(40) % 4)],
-        "id_images": images,
-    }
-    with pytest.raises(ProgipError, match=message):
-        guarded_detector(**{**parts, **change})
-
-
-def test_wrong_images(network: nn.Module, images: Tensor) -> None:
-    detector = made(network, "odin", ProGIP(name="progip"), "fused", images)
-    with pytest.raises(ProgipError, match=r"give images of shape .* not \(3, 8, 8\)"):
-        detector(images[0])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

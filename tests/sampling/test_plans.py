@@ -8,15 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
+from small_population import BITS, CORRECT, DISTANCE, SITES, VALUES, population
 
 from progip import records
-from progip.errors import ProgipError
-from progip.fault_models.base import FaultModel, Site
-from progip.fault_models.single_bit_flip import SingleBitFlip
 from progip.sampling.base import Pilot, Population, SamplingPlan
 from progip.sampling.change import (
     CLASSES,
-    CODES,
     EDGES,
     NOT_FINITE,
     change_class,
@@ -28,19 +25,6 @@ from progip.sampling.importance import Importance
 from progip.sampling.stratified import Stratified
 from progip.sampling.uniform import Uniform
 
-SITES = [
-    Site("conv1", 0, "Conv2d", (4, 8, 8), 256, 1000),
-    Site("conv1", 1, "Conv2d", (8, 4, 4), 128, 2000),
-    Site("fc", 0, "Linear", (10,), 10, 80),
-]
-CORRECT = np.arange(50) % 5 > 0
-DISTANCE = np.linspace(3, 0, 50)
-#: exponents of the fault-free values, (sites, images, neurons); 0: the value is 0
-EXPONENTS = [
-    np.random.default_rng(n).choice([0, 90, 118, 126, 127, 128, 130], (50, site.neurons))
-    for n, site in enumerate(SITES)
-]
-BITS = ["bit", "layer", "correct"]
 PLANS = [
     Uniform(name="u"),
     Stratified(name="s", allocation="proportional"),
@@ -48,31 +32,6 @@ PLANS = [
     Stratified(name="s", by=BITS, pilot=300),
     Importance(name="i", bit_odds={30: 20.0}, layer_odds={"conv.*": 3.0}),
 ]
-
-
-class Values:
-    """`progip.engine.clean_values` of EXPONENTS."""
-
-    def __init__(self) -> None:
-        self.scale = np.array([scale_of(e.astype(np.uint8)) for e in EXPONENTS])
-        self.codes = [
-            codes_of(e.astype(np.uint8), int(s)) for e, s in zip(EXPONENTS, self.scale, strict=True)
-        ]
-        self.counts = np.stack(
-            [np.stack([(c == code).sum(1) for code in range(CODES)]) for c in self.codes]
-        )
-
-    def neurons(self, image, site, code, rank) -> np.ndarray:
-        asked = zip(image, site, code, rank, strict=True)
-        return np.array([np.flatnonzero(self.codes[s][i] == c)[r] for i, s, c, r in asked])
-
-
-VALUES = Values()
-
-
-def population(weighting: str = "layer", bits: tuple[int, ...] = (3, 30, 31)) -> Population:
-    model = SingleBitFlip(name="f", weighting=weighting, bits=list(bits))
-    return Population(model, SITES, CORRECT, DISTANCE, lambda: VALUES)
 
 
 def pilot_of(plan: SamplingPlan, p: Population) -> Pilot | None:
@@ -245,58 +204,3 @@ def test_importance_weight_is_target_over_sampling_probability() -> None:
 
 def test_population_size() -> None:
     assert population().size == 50 * (256 + 128 + 10) * 3
-
-
-@pytest.mark.parametrize(
-    ("make", "named"),
-    [
-        (lambda: Stratified(name="s", by=["bit", "bit"]), "sampling.by"),
-        (lambda: Stratified(name="s", by=[]), "sampling.by"),
-        (lambda: Stratified(name="s", by=["pass"]), "sampling.by"),
-        (lambda: Stratified(name="s", by=["margin", "correct"]), "leave correct out"),
-        (lambda: Stratified(name="s", pilot_even=1), "sampling.pilot_even=1"),
-        (lambda: unknowing(Stratified(name="s")), "leave out change"),
-        (lambda: unknowing(Stratified(name="s", by=["margin"])), "leave out margin"),
-        (lambda: Stratified(name="s", allocation="best"), "sampling.allocation"),
-        (lambda: Stratified(name="s", aim="speed"), "sampling.aim"),
-        (lambda: Stratified(name="s", pilot=5), "sampling.pilot=5"),
-        (lambda: Stratified(name="s", defensive=0), "sampling.defensive=0"),
-        (lambda: Importance(name="i", defensive=1.5), "sampling.defensive=1.5"),
-        (lambda: Importance(name="i", bit_odds={3: -1}), "odds of 3 are -1"),
-        (lambda: draw(Importance(name="i", bit_odds={7: 2})), "never hits bit 7"),
-        (lambda: draw(Importance(name="i", layer_odds={"x": 2})), "stratum without sites"),
-        (lambda: draw(Importance(name="i", layer_odds={"(": 2})), "not a regular expression"),
-        (
-            lambda: draw(Importance(name="i", bit_odds={3: 0, 30: 0, 31: 0})),
-            "every odds is 0",
-        ),
-    ],
-)
-def test_wrong_options_are_named(make, named: str) -> None:
-    with pytest.raises(ProgipError, match=named):
-        make()
-
-
-def unknowing(plan: Stratified) -> np.ndarray:
-    """Shares in a population of which neither values nor scores are known."""
-    return plan.shares(Population(SingleBitFlip(name="f"), SITES, CORRECT))
-
-
-def draw(plan: SamplingPlan) -> pa.Table:
-    return plan.plan(population(), 0, "k", 0, 10)
-
-
-def test_a_layer_without_neurons_is_a_stratum_without_sites() -> None:
-    empty = [*SITES, Site("gone", 0, "Linear", (0,), 0, 0)]
-    model = SingleBitFlip(name="f", weighting="neuron")
-    with pytest.raises(ProgipError, match="layer=gone#0 is a stratum without sites"):
-        Stratified(name="s", by=BITS).shares(Population(model, empty, CORRECT))
-
-
-def test_other_fault_models_have_no_strata() -> None:
-    class Burst(FaultModel):
-        select = plan = None  # type: ignore[assignment]
-
-    Burst.__abstractmethods__ = frozenset()
-    with pytest.raises(ProgipError, match="no strata; use sampling=uniform"):
-        Population(Burst(name="burst"), SITES, CORRECT).atoms  # noqa: B018
