@@ -19,7 +19,7 @@ BENCH_DATA = $(if $(PROGIP_DATA),--weights $(abspath $(PROGIP_DATA))/weights \
     --images $(abspath $(PROGIP_DATA))/cifar10/test_lossless_1017.npz)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check smoke ready tables table-base table-overall table-passes \
+.PHONY: help demo test test-all check smoke ready sample-data tables table-base table-overall table-passes \
     table-runtime table-sample figures figure-passes figure-vulnerability figure-bits \
     figure-rates figure-rates-sample figure-tradeoff figure-scores figure-precision \
     slurm-test bench bench-bookkeeping clean
@@ -60,18 +60,18 @@ smoke: $(VENV)/.base  ## a sweep over every pass, population and protection, a f
 tables: table-base figures table-runtime  ## all published tables and figures; CAMPAIGN=demo: on what is here
 
 # what the campaign needs and is not here, in one message, before anything starts
-ready: $(VENV)/.base
+ready: $(VENV)/.base $(if $(filter sample_%,$(CAMPAIGN)),sample-data)
 ifeq ($(CAMPAIGN),overall)
 	@missing=$$(ls $(WEIGHTS) 2>&1 >/dev/null | wc -l); if [ $$missing -gt 0 ]; then \
 	    echo "error: $$missing of 2 weight files are missing: $(WEIGHTS). Train them with" \
 	        "'python -m progip train model=NAME dataset=cifar10' (docs/data.md), or see every table" \
 	        "and figure on what is here: CAMPAIGN=demo" >&2; exit 1; fi
 endif
-ifneq ($(filter sample_%,$(CAMPAIGN)),)
+
+sample-data:
 	@if [ ! -d "$(PROGIP_DATA)/weights" ]; then \
-	    echo "error: CAMPAIGN=$(CAMPAIGN) needs PROGIP_DATA=FOLDER with images and weights" \
-	        "(docs/data.md); CAMPAIGN=demo needs nothing" >&2; exit 1; fi
-endif
+	    echo "error: give PROGIP_DATA=FOLDER, a folder with images and weights (docs/data.md);" \
+	        "'make tables CAMPAIGN=demo' needs nothing" >&2; exit 1; fi
 
 table-base: ready  ## published table: base metrics; CAMPAIGN= chooses the campaign file
 	$(TABLES) name=base_$(CAMPAIGN) runs=1 pass=first_forward population=id protection=none
@@ -110,7 +110,7 @@ table-runtime: $(VENV)/.base  ## published table: runtime; SECONDS= a line; PROG
 	    $(RUNTIME) --campaign sample_resnet20 && $(RUNTIME) --campaign sample_densenet; \
 	fi
 
-table-sample: $(VENV)/.base  ## CIFAR-10 networks on a sample of images: PROGIP_DATA=FOLDER
+table-sample: $(VENV)/.base sample-data  ## CIFAR-10 networks on a sample of images: PROGIP_DATA=FOLDER
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sample_resnet20
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sample_densenet
 	$(REPORT) outputs/sample
@@ -121,7 +121,7 @@ figure-rates: $(VENV)/.base  ## published figures: accuracy against error rate (
 	done
 	$(REPORT) outputs/rates
 
-figure-rates-sample: $(VENV)/.base  ## the same, CIFAR-10 networks on a sample: PROGIP_DATA=FOLDER
+figure-rates-sample: $(VENV)/.base sample-data  ## the same, CIFAR-10 networks on a sample: PROGIP_DATA=FOLDER
 	for campaign in resnet20 resnet56 densenet; do \
 	    PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sample_rates_$$campaign || exit 1; \
 	done
