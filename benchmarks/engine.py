@@ -20,7 +20,7 @@ import torch
 
 from progip.engine.incremental import IncrementalExecutor, Traced
 from progip.engine.pipeline import Pipeline
-from progip.engine.ranges import find_range_sites, profiling
+from progip.engine.ranges import profiling
 from progip.engine.reference import ReferenceExecutor
 from progip.engine.sites import find_sites
 from progip.fault_models.single_bit_flip import SingleBitFlip
@@ -35,7 +35,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     images = load_images(options.images, max(options.batch, 64), mean, std)
     fast, mine, _ = formats(name, options, images)
     method = ODIN(name="odin", std=std)
-    with profiling(fast, find_range_sites(fast, mine[:2])) as ranges, torch.no_grad():
+    with profiling(fast, mine[:2]) as ranges, torch.no_grad():
         fast(mine)
     pipeline = Pipeline(fast, method, ranges)
     sites = find_sites(fast, method, mine[:2])

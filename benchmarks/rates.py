@@ -28,7 +28,7 @@ from torch.profiler import profile
 
 from progip.engine.corrected import CorrectedPipeline
 from progip.engine.pipeline import Pipeline
-from progip.engine.ranges import find_range_sites, profiling
+from progip.engine.ranges import profiling
 from progip.engine.reference import ReferenceExecutor
 from progip.engine.sites import find_sites
 from progip.fault_models.flipped_bits import DistinctBits
@@ -168,7 +168,7 @@ def executor(
 ) -> Any:
     """A function that makes one fault map of all images, as a campaign does it."""
     method = NoMethod(name="none")
-    with profiling(network, find_range_sites(network, images[:2])) as ranges:
+    with profiling(network, images[:2]) as ranges:
         method.fit(network, [(batch, torch.zeros(len(batch))) for batch in batches])
     pipeline = (
         Pipeline(network, method, ranges)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from progip.engine.corrected import CorrectedPipeline
 from progip.engine.paths import Path, find_paths
-from progip.engine.ranges import RangeTable, find_range_sites, profiling
+from progip.engine.ranges import RangeTable, profiling
 from progip.engine.reference import ReferenceExecutor
 from progip.engine.sites import find_sites
 from progip.fault_models.base import Hits
@@ -90,7 +90,7 @@ def test_scores_equal_counting_by_hand(images: Tensor, method: str, fault_pass: 
     protection = RangeRestriction(name="clip")
     protected = protection.protect(network, protection.fit(network, [images]))
     chosen = NoMethod(name="none") if method == "none" else ODIN(name="odin", std=[0.5] * 3)
-    with profiling(protected, find_range_sites(protected, images[:2])) as ranges:
+    with profiling(protected, images[:2]) as ranges:
         chosen.fit(protected, [(images, torch.zeros(40))])
     pipeline = CorrectedPipeline(protected, chosen, ranges, network)
     model = OneBit(name="f", rate=0.01, bits=[30])

@@ -6,16 +6,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from progip.batch_axis import BatchAxis
 from progip.engine.flipping import BatchFaults
 from progip.fault_models.base import Hits, Site
 
 BATCH = 5
 SITES = [
-    Site("conv", 0, "Conv2d", (3, 4, 2), 24, 0),
-    Site("fc", 0, "Linear", (7,), 7, 0),
-    Site("window", 0, "ReLU", (2, 6), 12, 0),  # merged into the batch axis by its network
+    Site("conv", 0, "Conv2d", (3, 4, 2), 24, 0, fresh=True),
+    Site("fc", 0, "Linear", (7,), 7, 0, fresh=True),
+    Site("window", 0, "ReLU", (2, 6), 12, 0, axis=BatchAxis(group=2)),  # (B * 2, 6)
+    Site("crops", 0, "ReLU", (2, 6), 12, 0, axis=BatchAxis(outer=2)),  # (2 * B, 6)
+    Site("tokens", 0, "Linear", (4, 6), 24, 0, axis=BatchAxis(1)),  # (4, B, 6)
+    Site("both", 0, "ReLU", (2, 2, 3, 2), 24, 0, axis=BatchAxis(1, 2, 3)),  # (2, 2 * B * 3, 2)
 ]
-SHAPES = [(BATCH, 3, 4, 2), (BATCH, 7), (2 * BATCH, 6)]
+SHAPES = [
+    (BATCH, 3, 4, 2), (BATCH, 7), (2 * BATCH, 6), (2 * BATCH, 6), (4, BATCH, 6), (2, 6 * BATCH, 2)
+]  # fmt: skip
+
+
+def rows(values: np.ndarray, layer: str) -> np.ndarray:
+    """A copy with one sample's values in a row, by NumPy alone."""
+    if layer == "crops":
+        values = values.reshape(2, BATCH, 6).transpose(1, 0, 2)
+    elif layer == "tokens":
+        values = values.transpose(1, 0, 2)
+    elif layer == "both":
+        values = values.reshape(2, 2, BATCH, 3, 2).transpose(2, 0, 1, 3, 4)
+    return np.ascontiguousarray(values).reshape(BATCH, -1).copy()
 
 
 def drawn(random: np.random.Generator, count: int) -> Hits:
@@ -29,7 +46,7 @@ def drawn(random: np.random.Generator, count: int) -> Hits:
 
 
 def expected(values: np.ndarray, number: int, hits: Hits) -> np.ndarray:
-    bits = np.ascontiguousarray(values).view(np.uint32).reshape(BATCH, -1).copy()
+    bits = rows(values, SITES[number].layer).view(np.uint32)
     here = hits.site == number
     bits[hits.row[here], hits.neuron[here]] ^= hits.mask[here]
     return bits
@@ -57,9 +74,9 @@ def test_every_planned_bit_and_no_other(seed: int, batches: list) -> None:
                 if site.key not in faults:
                     continue
                 flipped = faults.flip(site.key, tensor)
-                bits = flipped.numpy().copy().view(np.uint32).reshape(BATCH, -1)
+                bits = rows(flipped.numpy(), site.layer).view(np.uint32)
                 np.testing.assert_array_equal(bits, expected(values, number, hits))
-                if site.kind == "ReLU" or fault_pass == "backward":  # others may read it
+                if not site.fresh or fault_pass == "backward":  # others may read it
                     np.testing.assert_array_equal(tensor.numpy(), values)
             planned = np.bincount(hits.row, minlength=BATCH)
             np.testing.assert_array_equal(faults.fired(BATCH), planned)

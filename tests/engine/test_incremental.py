@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from progip.engine.incremental import IncrementalExecutor, NotTraceable, Traced
 from progip.engine.pipeline import Pipeline
-from progip.engine.ranges import find_range_sites, profiling
+from progip.engine.ranges import profiling
 from progip.engine.reference import ReferenceExecutor
 from progip.engine.sites import find_sites
 from progip.fault_models.single_bit_flip import NoFault, SingleBitFlip
@@ -31,7 +31,7 @@ def pipeline_of(network: nn.Module, images: Tensor, kind: str = "odin") -> Pipel
     method: OODMethod = ODIN(name="odin", **options)
     if kind == "mahalanobis":
         method = Mahalanobis(name="mahalanobis", **options)
-    with profiling(network, find_range_sites(network, images[:2])) as ranges, torch.no_grad():
+    with profiling(network, images[:2]) as ranges, torch.no_grad():
         method.fit(network, [(images, torch.arange(len(images)) % 4)])
         network(images)
     return Pipeline(network, method, ranges)

@@ -10,7 +10,7 @@ from torch import nn
 from progip.compat import enable_torchvision
 from progip.engine.incremental import IncrementalExecutor, Traced
 from progip.engine.pipeline import Pipeline
-from progip.engine.ranges import find_range_sites, profiling
+from progip.engine.ranges import profiling
 from progip.engine.reference import ReferenceExecutor
 from progip.engine.sites import find_sites
 from progip.fault_models.single_bit_flip import SingleBitFlip
@@ -60,7 +60,7 @@ def test_equals_reference(name: str) -> None:
     network = build(name, size)
     images = torch.randn(BATCH + 2, 3, size, size, generator=torch.Generator().manual_seed(1))
     method = ODIN(name="odin", std=[0.2] * 3, epsilon=0.01)
-    with profiling(network, find_range_sites(network, images[:2])) as ranges, torch.no_grad():
+    with profiling(network, images[:2]) as ranges, torch.no_grad():
         network(images[:2])
     pipeline = Pipeline(network, method, ranges)
     sites = find_sites(network, method, images[:2])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from progip.engine.observe import golden_table
 from progip.engine.pipeline import Pipeline
-from progip.engine.ranges import find_range_sites, profiling
+from progip.engine.ranges import profiling
 from progip.engine.reference import ReferenceExecutor
 from progip.engine.sites import find_sites
 from progip.fault_models.base import Hits, digests
@@ -31,7 +31,7 @@ def pipeline_of(network: nn.Module, images: Tensor, kind: str) -> Pipeline:
     method: OODMethod = ODIN(name="odin", **options)
     if kind == "mahalanobis":
         method = Mahalanobis(name="mahalanobis", **options)
-    with profiling(network, find_range_sites(network, images[:2])) as ranges:
+    with profiling(network, images[:2]) as ranges:
         method.fit(network, [(images, torch.arange(len(images)) % 4)])
     return Pipeline(network, method, ranges)
 

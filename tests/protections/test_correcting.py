@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from progip.engine.incremental import Traced
 from progip.engine.pipeline import Pipeline
-from progip.engine.ranges import find_range_sites, profiling
+from progip.engine.ranges import profiling
 from progip.errors import ProgipError
 from progip.models.loading import load_network
 from progip.models.torchvision_model import TorchvisionModel
@@ -223,7 +223,7 @@ def test_gradients_flow(protection: Correcting, images: Tensor) -> None:
 @pytest.mark.parametrize("key", ["coverage", "default", "alpha"])
 def test_a_protected_network_can_be_traced(key: str, images: Tensor) -> None:
     copy = protected(PROTECTIONS[key], tiny_network(), images)
-    with profiling(copy, find_range_sites(copy, images[:2])) as ranges, torch.no_grad():
+    with profiling(copy, images[:2]) as ranges, torch.no_grad():
         copy(images)
     method = ODIN(name="odin", std=[0.5] * 3, epsilon=0.02)
     traced = Traced(Pipeline(copy, method, ranges), images[:4])  # compares the graph's values

@@ -4,8 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from progip.batch_axis import BatchAxis
+from progip.engine.pipeline import Pipeline
 from progip.engine.ranges import RangeTable, profiling
+from progip.errors import ProgipError
+from progip.ood_methods.none import NoMethod
 from progip.protections.placement import extremes, find_range_sites
+from progip.protections.range_restriction import RangeRestriction
 
 
 class Concatenated(nn.Module):
@@ -40,9 +45,9 @@ def test_what_follows_a_concatenation_has_all_its_activations(sites: dict) -> No
     assert sites == {relu: (relu,), tanh: (tanh,), ("pool", 0): (relu, tanh)}
 
 
-def test_the_widest_bounds_of_all_parts_hold(network: nn.Module, sites: dict) -> None:
+def test_the_widest_bounds_of_all_parts_hold(network: nn.Module) -> None:
     images = torch.randn(30, 3, 8, 8)
-    with profiling(network, sites) as table:
+    with profiling(network, images) as table:
         network(images)
     relu, tanh = torch.relu(network.left(images)), torch.tanh(network.right(images))
     low, high = table.limits(("pool", 0))
@@ -51,14 +56,44 @@ def test_the_widest_bounds_of_all_parts_hold(network: nn.Module, sites: dict) ->
     assert RangeTable.from_json(table.to_json()) == table
 
 
-@pytest.mark.parametrize("shape", [(6,), (6, 5), (6, 4, 3, 3), (24, 7), (12, 2, 5)])
-def test_extremes_are_those_of_each_sample(shape: tuple[int, ...]) -> None:
-    """(24, 7) and (12, 2, 5): windows of 6 samples in the batch axis."""
+@pytest.mark.parametrize("shape", [(6,), (6, 5), (6, 4, 3, 3), (6, 2, 7)])
+def test_extremes_are_those_of_each_row(shape: tuple[int, ...]) -> None:
     values = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     values.view(6, -1)[2, 0] = float("nan")
     rows = values.numpy().reshape(6, -1)
-    for found, expected in zip(extremes(values, 6), (rows.min(1), rows.max(1)), strict=True):
+    for found, expected in zip(extremes(values), (rows.min(1), rows.max(1)), strict=True):
         assert found.shape == (6,)
         torch.testing.assert_close(
             found, torch.from_numpy(expected), rtol=0, atol=0, equal_nan=True
         )
+
+
+class TokensFirst(nn.Module):
+    """(tokens, B, width) into the activation, and windows (B * 4, width) into the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act, self.windows = nn.GELU(), nn.Tanh()
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.act(x.flatten(2).permute(2, 0, 1))  # (64, B, 3)
+        return self.windows(tokens.permute(1, 0, 2).reshape(-1, 16, 3)).reshape(len(x), -1)
+
+
+def test_ranges_are_checked_for_each_image_wherever_the_batch_lies() -> None:
+    network, images = TokensFirst().eval(), torch.randn(5, 3, 8, 8)
+    with profiling(network, images) as table:
+        network(images)
+    assert table.axis == {("act", 0): BatchAxis(1), ("windows", 0): BatchAxis(group=4)}
+    images[3] *= 100
+    seen = Pipeline(network, NoMethod(name="none"), table)(images)
+    outside = (seen.excess_first > 0).any(1)
+    assert outside.tolist() == [False, False, False, True, False]
+    assert RangeTable.from_json(table.to_json()) == table
+
+
+def test_corrections_refuse_tokens_first_by_layer() -> None:
+    network, images = TokensFirst().eval(), torch.randn(5, 3, 8, 8)
+    protection = RangeRestriction(name="ranger_clip", action="clip")
+    with pytest.raises(ProgipError, match=r"'ranger_clip'.*layer 'act'.*axis 1.*batch_first"):
+        protection.fit(network, [images])

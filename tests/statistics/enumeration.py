@@ -14,7 +14,7 @@ from progip.campaign.tally import CATEGORIES, FLAGS, KINDS, RATES, Tally, catego
 from progip.engine.clean_values import CleanValues
 from progip.engine.observe import golden_table
 from progip.engine.pipeline import Pipeline
-from progip.engine.ranges import find_range_sites, profiling
+from progip.engine.ranges import profiling
 from progip.engine.reference import ReferenceExecutor
 from progip.engine.sites import find_sites
 from progip.fault_models.single_bit_flip import SingleBitFlip
@@ -86,7 +86,7 @@ class Truth:
         labels = model(images).argmax(1).numpy()
         labels[::8] = (labels[::8] + 1) % CLASSES  # some are wrong without any fault
         method = ODIN(name="odin", std=[0.5], epsilon=0.02, temperature=10.0)
-        with profiling(model, find_range_sites(model, images[:2])) as ranges:
+        with profiling(model, images[:2]) as ranges:
             method.fit(model, [(images, torch.from_numpy(labels))])
         pipeline = Pipeline(model, method, ranges)
         fault_model = SingleBitFlip(name="flip")

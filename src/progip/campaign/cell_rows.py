@@ -126,6 +126,7 @@ class CellRows:
                 "data": identity["data"],
                 **made,
                 "made_by": _contributors(self.folder, made),
+                "coverage": subject.survey.coverage(settings.fault_pass, layers),
                 "layers": [
                     {"layer": s.layer, "call": s.call, "type": s.kind, "neurons": s.neurons,
                      "macs": s.macs}

@@ -23,7 +23,7 @@ from progip.campaign.content_cache import cache_folder, content_key
 from progip.datasets.base import Split
 from progip.engine.observe import golden_table
 from progip.engine.pipeline import Pipeline
-from progip.engine.ranges import RangeTable, find_range_sites, profiling
+from progip.engine.ranges import RangeTable, profiling
 from progip.errors import ProgipError
 from progip.ood_methods.base import OODMethod
 
@@ -88,7 +88,7 @@ def golden_work(
             shutil.rmtree(folder)
         log.info("golden work: statistics of the training images, clean runs of every image")
         example = data["id", "evaluation"][0][:1].repeat(2, 1, 1, 1)
-        with profiling(network, find_range_sites(network, example)) as ranges:
+        with profiling(network, example) as ranges:
             method.fit(network, train)
         pipeline = make(network, method, ranges)
         tables = {

@@ -103,7 +103,7 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
             f"{settings.folder}: there is no {store.MANIFEST}; nothing to replay from"
         )
     store.check_same_identity(settings.folder, {**manifest["identity"], **subject.identity})
-    sites = settings.fault_model.select(subject.sites[settings.fault_pass])
+    sites = subject.chosen(settings.fault_model, settings.fault_pass)
     executor = reference_executor(settings, subject, sites)
     plan = stored.select(records.PLAN.names)
     observed = observed_table(
@@ -114,7 +114,7 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
     )
     thresholds = manifest["thresholds"]
     replayed = judge(observed, settings.names, settings.protection, thresholds, thresholds["ood"])
-    layers = trace_run(executor, plan)
+    layers = trace_run(executor, plan, subject.survey.sites)
     return Replay(stored, replayed, layers)
 
 

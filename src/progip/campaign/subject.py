@@ -27,9 +27,9 @@ from progip.engine.incremental import NotTraceable, Traced
 from progip.engine.pipeline import Pipeline
 from progip.engine.ranges import RangeTable
 from progip.engine.reference import ReferenceExecutor
-from progip.engine.sites import find_sites
+from progip.engine.sites import Survey, hookable, kinds_of, survey
 from progip.errors import ProgipError
-from progip.fault_models.base import Site
+from progip.fault_models.base import FaultModel, Site
 from progip.models.loading import load_network, weights_fingerprint
 from progip.ood_methods.base import OODMethod
 from progip.protections.base import Evidence
@@ -141,11 +141,36 @@ class Subject:
             return reason
 
     @cached_property
-    def sites(self) -> dict[str, list[Site]]:
-        """The sites of every pass."""
+    def survey(self) -> Survey:
+        """What a fault can hit in every pass, and what not."""
         _ = self.golden  # fits the method
-        example = self.images["id"][:1].repeat(2, 1, 1, 1)
-        return find_sites(self.network, self.method, example)
+        return survey(self.network, self.method, self.images["id"][:3])
+
+    def chosen(self, fault_model: FaultModel, fault_pass: str) -> list[Site]:
+        """The sites of a pass that a fault model selects.
+
+        Raises:
+            ProgipError: there is none, or in one of them images cannot be told apart.
+        """
+        found = self.survey.sites[fault_pass]
+        left_out = self.survey.left_out[fault_pass]
+        try:
+            chosen = fault_model.select(found)
+        except ProgipError as error:
+            reasons = [f"layer '{layer.layer}' {layer.reason}" for layer in left_out[:1]]
+            raise ProgipError("; ".join([str(error), *reasons])) from error
+        doubtful = next((site for site in chosen if site.doubt), None)
+        if doubtful is not None:
+            raise ProgipError(
+                f"layer '{doubtful.layer}' ({doubtful.kind}): its tensor in the {fault_pass} pass "
+                f"{doubtful.doubt}, so a fault cannot be given to one image; leave it out with "
+                "fault_model.layers=REGULAR_EXPRESSION"
+            )
+        for layer in left_out:
+            log.warning(
+                "no fault hits layer '%s' (%s): it %s", layer.layer, layer.kind, layer.reason
+            )
+        return chosen
 
     def clean_values(self, population: str, fault_pass: str, sites: list[Site]) -> CleanValues:
         """Of the evaluation images at these sites; those last asked for stay ready."""
@@ -161,11 +186,10 @@ class Subject:
 
     @property
     def modules(self) -> list[Site]:
-        """Every module without children as a site of unknown size: known before golden work."""
+        """Every module that may be hit as a site of unknown size: known before golden work."""
         return [
-            Site(name, 0, type(module).__name__, (), 0, 0)
-            for name, module in self._plain.named_modules()
-            if next(module.children(), None) is None
+            Site(name, 0, kinds_of(module)[0], (), 0, 0, kinds_of(module))
+            for name, module in hookable(self._plain)
         ]
 
     def evaluation(self, population: str) -> pa.Table:

@@ -13,7 +13,7 @@ from progip.campaign.subject import TRUE_POSITIVE_RATE, Subject
 from progip.deploy.detector import GuardedDetector
 from progip.engine.observe import golden_table
 from progip.engine.pipeline import Pipeline
-from progip.engine.ranges import find_range_sites, profiling
+from progip.engine.ranges import profiling
 from progip.errors import ProgipError
 from progip.ood_methods.base import OODMethod
 from progip.protections.base import Protection
@@ -58,7 +58,7 @@ def guarded_detector(
                 f"{tuple(images.shape)}"
             )
     example = id_images[:1].repeat(2, 1, 1, 1)
-    with profiling(network, find_range_sites(network, example)) as ranges:
+    with profiling(network, example) as ranges:
         batches = iter(train)
         first = next(batches, None)
         if first is None:

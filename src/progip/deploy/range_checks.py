@@ -40,6 +40,7 @@ class RangeChecks(ABC):
         self._sites: dict[str, dict[int, int]] = {layer: {} for layer in ranges.layers}
         for position, (layer, call) in enumerate(ranges.sites):
             self._sites[layer][call] = position
+        self._axes = [ranges.axis[site] for site in ranges.sites]
         self._modules = [(layer, modules[layer]) for layer in sorted(ranges.layers)]
         self._handles: list[RemovableHandle] = []
         self._calls: dict[str, int] = {}
@@ -86,7 +87,8 @@ class RangeChecks(ABC):
             if self._pass is not None:
                 call = self._calls.get(layer, 0)
                 self._calls[layer] = call + 1
-                self._check(self._pass, sites[call], output.detach())
+                if call in sites:
+                    self._check(self._pass, sites[call], output.detach())
 
         return hook
 
@@ -123,7 +125,7 @@ class FusedRangeChecks(RangeChecks):
     def _check(self, fault_pass: int, position: int, output: Tensor) -> None:
         sites = len(self.ranges.sites)
         slot = 2 * fault_pass * sites + position
-        self._values[slot + sites], self._values[slot] = extremes(output, self._batch)
+        self._values[slot + sites], self._values[slot] = extremes(self._axes[position].rows(output))
 
 
 class LayerRangeChecks(RangeChecks):
@@ -156,5 +158,5 @@ class LayerRangeChecks(RangeChecks):
         low, high = self._limits[position]
         inside = (output >= low) & (output <= high)  # NaN is not
         if not inside.all():
-            outside = ~inside.reshape(self._batch, -1).all(1)
+            outside = ~self._axes[position].rows(inside).flatten(1).all(1)
             self._outside[fault_pass].masked_fill_(outside, torch.inf)

@@ -107,7 +107,7 @@ class _Looks(BatchFaults):
         return key in self.seen
 
     def flip(self, key: Call, tensor: Tensor) -> Tensor:
-        bits = tensor.detach().view(torch.int32)
+        bits = self._rows(key, tensor.detach().view(torch.int32))
         exponents = (bits >> 23).bitwise_and(0xFF).to(torch.uint8)
         self.seen[key] = exponents.reshape(self.batch_size, -1).cpu().numpy()
         return tensor

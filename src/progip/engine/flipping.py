@@ -11,8 +11,6 @@ from progip.fault_models.base import Hits, Site
 from progip.models.calls import Call
 
 NONE = np.zeros(0, dtype=np.int64)
-#: kinds of modules whose output is never a view of anything
-FRESH = ("Conv1d", "Conv2d", "Conv3d", "Linear")
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,8 @@ class BatchFaults:
         self.batch_size = batch_size
         self._device = device
         self._shapes = {site.key: site.shape for site in sites}
-        self._fresh = {s.key for s in sites if s.kind in FRESH and fault_pass != "backward"}
+        self._axes = {site.key: site.axis for site in sites}
+        self._fresh = {site.key for site in sites if site.fresh and fault_pass != "backward"}
         self._strides: dict[Call, tuple[int, ...]] = {}  # as last seen
         self._planned: dict[Call, _Planned] = {}
         self._fired: list[tuple[np.ndarray, Tensor, Tensor]] = []
@@ -83,9 +82,7 @@ class BatchFaults:
         # what a convolution made without a gradient nobody else reads; other outputs may be views
         alone = key in self._fresh and not tensor.requires_grad
         flipped = tensor if alone else tensor.clone()
-        bits = flipped.view(torch.int32)
-        if bits.shape[0] != self.batch_size:
-            bits = bits.unflatten(0, (self.batch_size, -1))
+        bits = self._rows(key, flipped.view(torch.int32))
         strides, places = bits.stride(), planned.places
         if self._strides.get(key) != strides:
             self._strides[key] = strides
@@ -98,6 +95,20 @@ class BatchFaults:
         memory[places] = after
         self._fired.append((planned.rows, before, after))
         return flipped
+
+    def _rows(self, key: Call, tensor: Tensor) -> Tensor:
+        """A view of a site's tensor with the samples in front.
+
+        Raises:
+            RuntimeError: it has another shape than when the sites were found.
+        """
+        rows = self._axes[key].rows(tensor)
+        if tuple(rows.shape) != (self.batch_size, *self._shapes[key]):
+            raise RuntimeError(
+                f"layer '{key[0]}' call {key[1]} computed {tuple(rows.shape)} instead of "
+                f"{(self.batch_size, *self._shapes[key])}; nothing of this batch was written"
+            )
+        return rows
 
     def fired(self, rows: int) -> np.ndarray:
         """(rows,) how many hits of each row have been flipped."""

@@ -11,6 +11,9 @@ from torch import Tensor
 from progip import records
 from progip.engine.pipeline import Observation, Pipeline
 from progip.engine.reference import ReferenceExecutor
+from progip.engine.sites import SiteKey, hookable
+from progip.fault_models.base import Site
+from progip.models.calls import tensor_argument, with_tensor_argument
 from progip.ood_methods.base import EnterPass, no_pass
 
 #: what a pass hands on: rows of the trace that stand for no module
@@ -41,17 +44,21 @@ class TracingPipeline(Pipeline):
 
     Args:
         views_of: each (layer, call) whose input an executor has given a view of its own.
+        sites: by pass; of the tensors of these calls the first image's part is kept.
     """
 
-    def __init__(self, inner: Pipeline, views_of: set[tuple[str, int]]) -> None:
+    def __init__(
+        self, inner: Pipeline, views_of: set[tuple[str, int]], sites: dict[str, list[Site]]
+    ) -> None:
         super().__init__(inner.network, inner.method, inner.ranges)
-        self.trace: dict[tuple[str, str, int], Tensor] = {}
+        self.trace: dict[SiteKey, Tensor] = {}
         self._views_of = views_of
-        self._batch = 0
+        self._axes = {
+            (name, *site.key): site.axis for name in sites for site in sites[name] if not site.doubt
+        }
 
     def __call__(self, images: Tensor, enter: EnterPass = no_pass) -> Observation:
         self.trace.clear()
-        self._batch = len(images)
         current, counts = "", dict[str, int]()
 
         def enter_pass(name: str) -> None:
@@ -60,15 +67,14 @@ class TracingPipeline(Pipeline):
             counts.clear()
             enter(name)
 
-        def before(args: tuple[Any, ...], name: str) -> Any:
-            if current != "first_forward" or not args or not isinstance(args[0], Tensor):
-                return None
-            if not args[0].requires_grad:
+        def before(args: Any, kwargs: Any, name: str) -> Any:
+            given = tensor_argument(args, kwargs)
+            if current != "first_forward" or given is None or not given.requires_grad:
                 return None
             key = (name, counts.get(name, 0))
-            view = args[0] if key in self._views_of else args[0].view_as(args[0])
+            view = given if key in self._views_of else given.view_as(given)
             view.register_hook(lambda gradient: self._keep("backward", *key, gradient))
-            return (view, *args[1:])
+            return with_tensor_argument(args, kwargs, view)
 
         def after(output: Any, name: str) -> None:
             call = counts.get(name, 0)
@@ -77,29 +83,38 @@ class TracingPipeline(Pipeline):
                 self._keep(current, name, call, output)
 
         with ExitStack() as stack:
-            for name, module in self.network.named_modules():
-                if next(module.children(), None) is None:
-                    pre = module.register_forward_pre_hook(lambda m, a, name=name: before(a, name))
-                    post = module.register_forward_hook(lambda m, a, o, name=name: after(o, name))
-                    stack.callback(pre.remove)
-                    stack.callback(post.remove)
+            for name, module in hookable(self.network):
+                pre = module.register_forward_pre_hook(
+                    lambda m, a, k, name=name: before(a, k, name), with_kwargs=True
+                )
+                post = module.register_forward_hook(lambda m, a, o, name=name: after(o, name))
+                stack.callback(pre.remove)
+                stack.callback(post.remove)
             observation = super().__call__(images, enter_pass)
-        self._keep("first_forward", HANDED_ON["first_forward"], 0, observation.logits)
-        self._keep("backward", HANDED_ON["backward"], 0, observation.grad_max)
-        self._keep("second_forward", HANDED_ON["second_forward"], 0, observation.score)
+        handed_on = (observation.logits, observation.grad_max, observation.score)
+        for (fault_pass, name), tensor in zip(HANDED_ON.items(), handed_on, strict=True):
+            self.trace[fault_pass, name, 0] = tensor[:1].detach().clone()
         return observation
 
     def _keep(self, fault_pass: str, layer: str, call: int, tensor: Tensor) -> None:
-        groups = max(tensor.shape[0] // self._batch, 1)
-        self.trace[fault_pass, layer, call] = tensor[:groups].detach().clone()
+        axis = self._axes.get((fault_pass, layer, call))
+        if axis is not None:
+            kept = axis.rows(tensor.detach())[:1]
+            self.trace[fault_pass, layer, call] = kept.clone()
 
 
-def trace_run(executor: ReferenceExecutor, plan: pa.Table) -> list[LayerDifference]:
-    """How every module's tensor differs between a planned run (one row) and its golden run."""
+def trace_run(
+    executor: ReferenceExecutor, plan: pa.Table, sites: dict[str, list[Site]]
+) -> list[LayerDifference]:
+    """How every module's tensor differs between a planned run (one row) and its golden run.
+
+    Args:
+        sites: of every pass: whose tensors are compared.
+    """
     hits = executor.hits(plan)
     hit = {executor.sites[i].key for i in hits.site.tolist()}
     tracing = TracingPipeline(
-        executor.pipeline, hit if executor.fault_pass == "backward" else set()
+        executor.pipeline, hit if executor.fault_pass == "backward" else set(), sites
     )
     executor.on(tracing, lambda _: hits).run(plan)
     faulty = dict(tracing.trace)

@@ -56,7 +56,8 @@ class Pipeline:
             enter(name)
 
         def measure(site: Call, _: Any, output: Tensor) -> None:
-            current[site] = self._measured(site, output.detach(), len(images))
+            if site in self.ranges.source:
+                current[site] = self._measured(site, output.detach())
 
         with watch_calls(self.network, self.ranges.layers, measure):
             detection = self.method.detect(self.network, images, enter_pass)
@@ -68,9 +69,9 @@ class Pipeline:
             self._excess(seen["second_forward"], images),
         )
 
-    def _measured(self, site: Call, output: Tensor, batch: int) -> Any:
+    def _measured(self, site: Call, output: Tensor) -> Any:
         """What is kept of the output of a range-checked call until the passes are over."""
-        return extremes(output, batch)
+        return extremes(self.ranges.axis[site].rows(output))
 
     def _excess(self, seen: dict[Call, Any], images: Tensor) -> Tensor:
         """``Observation.excess_first`` or ``_second`` from what was measured in that pass."""

@@ -1,16 +1,20 @@
 """Clean value ranges of activations: how they are profiled, and how far a value leaves them."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from progip.batch_axis import BatchAxis
 from progip.errors import ProgipError
 from progip.models.calls import Call, watch_calls
-from progip.protections.placement import extremes, find_range_sites
+from progip.protections.placement import extremes, find_range_sites, images_in
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Bounds", "RangeTable", "extremes", "find_range_sites", "profiling"]
 
@@ -41,10 +45,12 @@ class RangeTable:
 
     Attributes:
         source: for each checked call, the activations whose range it has (``find_range_sites``).
+        axis: for each checked call, where the images of a batch lie in its output.
         low, high: for each activation.
     """
 
     source: dict[Call, tuple[Call, ...]] = field(default_factory=dict)
+    axis: dict[Call, BatchAxis] = field(default_factory=dict)
     low: dict[Call, float] = field(default_factory=dict)
     high: dict[Call, float] = field(default_factory=dict)
 
@@ -73,6 +79,7 @@ class RangeTable:
             {
                 "layer": s[0],
                 "call": s[1],
+                "axis": astuple(self.axis[s]),
                 "source_layer": a[0],
                 "source_call": a[1],
                 "low": self.low[a],
@@ -89,21 +96,33 @@ class RangeTable:
             source = (row["source_layer"], row["source_call"])
             site = (row["layer"], row["call"])
             table.source[site] = (*table.source.get(site, ()), source)
+            table.axis[site] = BatchAxis(*row["axis"])
             table.low[source], table.high[source] = row["low"], row["high"]
         return table
 
 
 @contextmanager
-def profiling(network: nn.Module, sites: dict[Call, tuple[Call, ...]]) -> Iterator[RangeTable]:
+def profiling(network: nn.Module, images: Tensor) -> Iterator[RangeTable]:
     """Profile every forward pass made inside: smallest and largest value of each activation.
 
-    The table is filled when the block ends.
+    The table is filled when the block ends. A call in whose output the images of a batch cannot be
+    told apart is not checked; the log names it.
+
+    Args:
+        images: (n, channels, height, width), examples to find the checked calls with.
 
     Raises:
         ProgipError: an activation is not finite on a clean image.
     """
-    table = RangeTable(source=dict(sites))
-    activations = {activation for sources in sites.values() for activation in sources}
+    sites = find_range_sites(network, images)
+    table = RangeTable()
+    for call, axis in images_in(network, sites, images).items():
+        if isinstance(axis, BatchAxis):
+            table.source[call], table.axis[call] = sites[call], axis
+        else:
+            reason = axis or "is the same for every image"
+            log.warning("the range of layer '%s' is not checked: its output %s", call[0], reason)
+    activations = {activation for sources in table.source.values() for activation in sources}
     low: dict[Call, Tensor] = {}
     high: dict[Call, Tensor] = {}
 

@@ -14,6 +14,7 @@ from progip.engine.flipping import BatchFaults
 from progip.engine.observe import observed_columns
 from progip.engine.pipeline import Pipeline
 from progip.fault_models.base import Hits, Site, digests, named_hits
+from progip.models.calls import tensor_argument, with_tensor_argument
 
 #: the hits of some planned runs (``records.PLAN``)
 Draw = Callable[[pa.Table], Hits]
@@ -141,7 +142,7 @@ class ReferenceExecutor:
         for name, module in self._modules.items():
             if self.fault_pass == "backward":
                 handle = module.register_forward_pre_hook(
-                    lambda m, a, name=name: self._before_call(a, name)
+                    lambda m, a, k, name=name: self._before_call(a, k, name), with_kwargs=True
                 )
             else:
                 # before the hooks of a correcting protection: it sees what the fault did
@@ -166,13 +167,13 @@ class ReferenceExecutor:
         key = self._next_fault(name)
         return None if key is None else self._faults.flip(key, output)
 
-    def _before_call(self, args: tuple[Any, ...], name: str) -> Any:
+    def _before_call(self, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
         if self._current != "first_forward":
             return None
-        key = self._next_fault(name)
-        if key is None:
+        key, given = self._next_fault(name), tensor_argument(args, kwargs)
+        if key is None or given is None:
             return None
         # a view of its own, because the tensor's gradient also sums what other consumers give
-        view = args[0].view_as(args[0])
+        view = given.view_as(given)
         view.register_hook(lambda gradient: self._faults.flip(key, gradient))
-        return (view, *args[1:])
+        return with_tensor_argument(args, kwargs, view)

@@ -1,97 +1,267 @@
-"""Which tensors of which modules a fault can hit in each pass: found by watching one execution."""
+"""Which tensors of which modules a fault can hit in each pass: found by watching executions."""
 
+import math
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+from torch.utils.flop_counter import FlopCounterMode
 
+from progip.batch_axis import BatchAxis, Seen, Undecided, batch_axes
 from progip.fault_models.base import Site
+from progip.models.calls import tensor_argument, with_tensor_argument
 from progip.ood_methods.base import OODMethod
 from progip.records import PASSES
 
+#: convolution and linear layers: what multiplies and accumulates
+MAC_LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear)
+#: kinds of modules whose output nothing else can be a view of
+FRESH = ("Conv1d", "Conv2d", "Conv3d", "Linear")
+#: modules of PyTorch that only arrange other modules
+_ARRANGING = ("container", "module", "transformer")
 
-def find_sites(network: nn.Module, method: OODMethod, images: Tensor) -> dict[str, list[Site]]:
-    """The sites of every pass, in order of execution, seen on one small batch.
+SiteKey = tuple[str, str, int]  # pass, layer, which call of it in the pass
 
-    A site is a call of a module without children that takes and gives one float32 tensor. In the
-    backward pass only modules whose backward computation runs are sites: Mahalanobis on the
-    penultimate feature never differentiates through the head.
 
-    Args:
-        images: (B, channels, height, width) with B >= 2, so that a tensor's sample axis shows.
+@dataclass(frozen=True)
+class LeftOut:
+    """A convolution or linear layer that no fault can hit in a pass.
+
+    Attributes:
+        layer: name in ``named_modules()``.
+        kind: its class name.
+        reason: why not, as the end of a sentence that begins with the layer.
+        macs: multiply-accumulates of its calls for one image; 0 where it was not called.
     """
-    found: dict[str, list[Site]] = {name: [] for name in PASSES}
-    counts: dict[str, int] = {}
-    current = ""
 
-    def enter(name: str) -> None:
-        nonlocal current
-        current = name
-        counts.clear()
+    layer: str
+    kind: str
+    reason: str
+    macs: int = 0
 
-    def pre_hook(module: nn.Module, args: tuple[Any, ...], name: str) -> Any:
-        if current != "first_forward" or not _is_site(args[0] if args else None, len(images)):
-            return None
-        if not args[0].requires_grad:
-            return None
-        view = args[0].view_as(args[0])
-        call = counts.get(name, 0)
-        shape = args[0]
 
-        def on_gradient(_: Tensor) -> None:
-            found["backward"].append(_site(name, call, module, shape, len(images), None))
+@dataclass(frozen=True)
+class Survey:
+    """What a fault can hit in one detector.
 
-        view.register_hook(on_gradient)
-        return (view, *args[1:])
+    Attributes:
+        sites: of every pass, in the order of execution; those with a ``doubt`` cannot be hit.
+        left_out: of every pass.
+        macs: multiply-accumulates of one forward pass for one image, in layers and in functions.
+    """
 
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Any, name: str) -> None:
-        if _is_site(output, len(images)) and current in ("first_forward", "second_forward"):
-            call = counts.get(name, 0)
-            counts[name] = call + 1
-            found[current].append(_site(name, call, module, output, len(images), output))
+    sites: dict[str, list[Site]]
+    left_out: dict[str, list[LeftOut]]
+    macs: int
 
-    with ExitStack() as stack:
-        for name, module in network.named_modules():
-            if next(module.children(), None) is None:
-                stack.callback(
-                    module.register_forward_pre_hook(
-                        lambda m, a, name=name: pre_hook(m, a, name)
-                    ).remove
-                )
-                stack.callback(
-                    module.register_forward_hook(
-                        lambda m, a, o, name=name: hook(m, a, o, name)
-                    ).remove
-                )
-        method.detect(network, images, enter)
-    macs = {site.key: site.macs for site in found["first_forward"]}
-    found["backward"] = [
-        Site(s.layer, s.call, s.kind, s.shape, s.neurons, macs.get(s.key, 0))
-        for s in found["backward"]
+    def coverage(self, fault_pass: str, chosen: list[Site]) -> dict[str, Any]:
+        """For the manifest: of how much of the network the rates of these sites speak."""
+        return {
+            "macs": self.macs,
+            "macs_hit": sum(site.macs for site in chosen),
+            "not_hit": [vars(layer) for layer in self.left_out[fault_pass]],
+        }
+
+
+def hookable(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The modules whose own ``forward`` can make a tensor: those without children, and layers of
+    PyTorch that have children all the same (a subclass, a parametrised weight, an adapter)."""
+    return [
+        (name, module)
+        for name, module in network.named_modules()
+        if next(module.children(), None) is None or _is_layer(module)
     ]
-    return found
 
 
-def _is_site(value: Any, batch: int) -> bool:
-    return (
-        isinstance(value, Tensor)
-        and value.dtype == torch.float32
-        and value.dim() > 0
-        and value.shape[0] % batch == 0
+def _is_layer(module: nn.Module) -> bool:
+    for base in type(module).__mro__:
+        package, _, file = base.__module__.rpartition(".")
+        if package == "torch.nn.modules" and file not in _ARRANGING:
+            return base is not nn.MultiheadAttention
+    return False
+
+
+def kinds_of(module: nn.Module) -> tuple[str, ...]:
+    """Class names by which a layer is chosen: its own first, then those it derives from."""
+    bases = type(module).__mro__
+    if is_parametrized(module):  # of a class that PyTorch made for this module alone
+        bases = bases[1:]
+    return tuple(b.__name__ for b in bases if issubclass(b, nn.Module) and b is not nn.Module) or (
+        type(module).__name__,
     )
 
 
+def find_sites(network: nn.Module, method: OODMethod, images: Tensor) -> dict[str, list[Site]]:
+    """The sites of every pass that can be hit, in the order of execution: see ``survey``."""
+    found = survey(network, method, images).sites
+    return {name: [site for site in sites if not site.doubt] for name, sites in found.items()}
+
+
+def survey(network: nn.Module, method: OODMethod, images: Tensor) -> Survey:
+    """Find what a fault can hit, by running the detector on batches of different size and order.
+
+    A site is a call of a module whose own ``forward`` makes one float32 tensor. In the backward
+    pass only modules whose backward computation runs are sites: Mahalanobis on the penultimate
+    feature never differentiates through the head.
+
+    Args:
+        method: fitted.
+        images: (n, channels, height, width), see ``batch_axes``.
+    """
+    watcher = _Watcher(network, method)
+    axes = batch_axes(watcher.run, images)
+    sites: dict[str, list[Site]] = {name: [] for name in PASSES}
+    for (fault_pass, layer, call), axis in axes.items():
+        module, tensor = watcher.modules[layer], watcher.seen[fault_pass, layer, call]
+        if tensor.dtype == torch.float32 and axis is not None:
+            macs = watcher.macs.get((layer, call), 0)
+            sites[fault_pass].append(_site(layer, call, module, tensor, axis, macs))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(images[:1].repeat(2, *[1] * (images.dim() - 1)))
+    hit = sum(site.macs for site in sites["first_forward"])
+    macs = max(counter.get_total_flops() // 4, hit)  # of two images; a product and a sum each
+    left_out = {name: _left_out(watcher, name, sites[name]) for name in PASSES}
+    return Survey(sites, left_out, macs)
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """What is kept of a tensor that a call made, without its values."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class _Watcher:
+    """Runs a detector and tells of every tensor at which a fault could hit.
+
+    Attributes:
+        seen: by pass, layer and call, in the last run.
+        other: why a call is no site although it was made, in words.
+        macs: of each call in the first forward pass, for one image.
+    """
+
+    def __init__(self, network: nn.Module, method: OODMethod) -> None:
+        self.network, self.method = network, method
+        self.modules = dict(hookable(network))
+        self.seen: dict[SiteKey, _Tensor] = {}
+        self.other: dict[tuple[str, str], str] = {}
+        self.macs: dict[tuple[str, int], int] = {}
+        self._counts: dict[str, int] = {}
+        self._current = ""
+        self._last: Any = None
+
+    def run(self, images: Tensor, seen: Seen[SiteKey]) -> None:
+        self._last = None
+
+        def enter(name: str) -> None:
+            self._current = name
+            self._counts.clear()
+
+        def before(module: nn.Module, args: Any, kwargs: Any, name: str) -> Any:
+            given = tensor_argument(args, kwargs)
+            if self._current != "first_forward" or given is None or not given.requires_grad:
+                return None
+            view, key = given.view_as(given), ("backward", name, self._counts.get(name, 0))
+
+            def on_gradient(gradient: Tensor) -> None:
+                self.seen[key] = _Tensor(tuple(given.shape), gradient.dtype)
+                seen(key, given)
+
+            view.register_hook(on_gradient)
+            return with_tensor_argument(args, kwargs, view)
+
+        def after(module: nn.Module, args: Any, kwargs: Any, output: Any, name: str) -> None:
+            if self._current not in ("first_forward", "second_forward"):
+                return
+            call = self._counts.get(name, 0)
+            self._counts[name] = call + 1
+            key, inside = (self._current, name, call), self._last
+            self._last = output
+            if not isinstance(output, Tensor):
+                self.other[key[:2]] = f"gives a {type(output).__name__}, not one tensor"
+            elif inside is output and next(module.children(), None) is not None:
+                self.other[key[:2]] = "hands on what a layer inside it made"
+            elif output.dim() > 0:
+                self.seen[key] = _Tensor(tuple(output.shape), output.dtype)
+                seen(key, output)
+                if self._current == "first_forward":
+                    given = tensor_argument(args, kwargs)
+                    self.macs[name, call] = _macs(module, given, output) // len(images)
+
+        with ExitStack() as stack:
+            for name, module in self.modules.items():
+                for handle in (
+                    module.register_forward_pre_hook(
+                        lambda m, a, k, name=name: before(m, a, k, name), with_kwargs=True
+                    ),
+                    module.register_forward_hook(
+                        lambda m, a, k, o, name=name: after(m, a, k, o, name), with_kwargs=True
+                    ),
+                ):
+                    stack.callback(handle.remove)
+            self.method.detect(self.network, images, enter)
+
+
+def _macs(module: nn.Module, given: Tensor | None, output: Tensor) -> int:
+    """Multiply-accumulates of a call: output values times the weights that make one of them."""
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return 0 if given is None else given.numel() * _weights(module, module.out_channels)
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return output.numel() * _weights(module, module.in_channels)
+    if isinstance(module, nn.Linear):
+        return output.numel() * module.in_features
+    if isinstance(module, nn.Bilinear):
+        return output.numel() * module.in1_features * module.in2_features
+    return 0
+
+
+def _weights(module: nn.modules.conv._ConvNd, channels: int) -> int:
+    """Of one kernel, by its sizes: the weight itself may be computed anew when it is asked for."""
+    return channels // module.groups * math.prod(module.kernel_size)
+
+
 def _site(
-    name: str, call: int, module: nn.Module, tensor: Tensor, batch: int, output: Tensor | None
+    layer: str,
+    call: int,
+    module: nn.Module,
+    tensor: _Tensor,
+    axis: BatchAxis | Undecided,
+    macs: int,
 ) -> Site:
-    groups = tensor.shape[0] // batch  # token networks merge windows into the batch axis
-    shape = tuple(tensor.shape[1:]) if groups == 1 else (groups, *tensor.shape[1:])
-    neurons = tensor.numel() // batch
-    macs = 0
-    if output is not None:
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            macs = neurons * module.weight[0].numel()
-        elif isinstance(module, nn.Linear):
-            macs = neurons * module.in_features
-    return Site(name, call, type(module).__name__, shape, neurons, macs)
+    kinds = kinds_of(module)
+    if isinstance(axis, Undecided):
+        return Site(layer, call, kinds[0], (), 0, macs, kinds, doubt=str(axis))
+    shape = axis.row_shape(tensor.shape)
+    neurons = math.prod(shape)
+    fresh = kinds[0] in FRESH and getattr(nn, kinds[0]) in type(module).__mro__[:2]
+    return Site(layer, call, kinds[0], shape, neurons, macs, kinds, axis, fresh=fresh)
+
+
+def _left_out(watcher: _Watcher, fault_pass: str, sites: list[Site]) -> list[LeftOut]:
+    """The convolution and linear layers without a call that can be hit."""
+    hit = {site.layer for site in sites}
+    found = []
+    for layer, module in watcher.modules.items():
+        if isinstance(module, MAC_LAYERS) and layer not in hit:
+            kind = kinds_of(module)[0]
+            macs = sum(n for (name, _), n in watcher.macs.items() if name == layer)
+            found.append(LeftOut(layer, kind, _reason(watcher, fault_pass, layer), macs))
+    return found
+
+
+def _reason(watcher: _Watcher, fault_pass: str, layer: str) -> str:
+    types = {
+        t.dtype for (p, name, _), t in watcher.seen.items() if (p, name) == (fault_pass, layer)
+    }
+    if types - {torch.float32}:
+        kind = str(min(types - {torch.float32}, key=str)).removeprefix("torch.")
+        return f"gives {kind}; only float32 can be hit"
+    if types:
+        return "gives the same tensor for every image"
+    if fault_pass == "backward":
+        return "is not part of the backward pass"
+    return watcher.other.get((fault_pass, layer), "is never called as a module in this pass")

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from progip.batch_axis import IMAGES_FIRST, BatchAxis
 from progip.errors import ProgipError
 
 
@@ -23,6 +24,10 @@ class Site:
             gradient is the module's ``grad_input``) in the backward pass.
         neurons: elements of that tensor.
         macs: multiply-accumulates of the module's forward for one sample; 0 where not counted.
+        kinds: ``kind`` and the classes it derives from; a site is chosen by any of them.
+        axis: where the samples of a batch lie in the tensor.
+        doubt: why they cannot be told apart; such a site cannot be hit. "" where they can.
+        fresh: whether the output of a forward pass is memory that nothing else has a view of.
     """
 
     layer: str
@@ -31,6 +36,10 @@ class Site:
     shape: tuple[int, ...]
     neurons: int
     macs: int
+    kinds: tuple[str, ...] = ()
+    axis: BatchAxis = IMAGES_FIRST
+    doubt: str = ""
+    fresh: bool = False
 
     @property
     def key(self) -> tuple[str, int]:

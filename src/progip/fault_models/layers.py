@@ -12,7 +12,8 @@ class InLayers(FaultModel):
     """A fault model whose sites are calls of modules of given types and names.
 
     Attributes:
-        layer_types: class names of the modules that can be hit.
+        layer_types: classes of the modules that can be hit, by name; a class derived from one of
+            them counts, too.
         layers: regular expression a layer's full name must match; null for all.
     """
 
@@ -29,7 +30,7 @@ class InLayers(FaultModel):
             ) from error
 
     def select(self, sites: list[Site]) -> list[Site]:
-        typed = [s for s in sites if s.kind in self.layer_types]
+        typed = [s for s in sites if not {s.kind, *s.kinds}.isdisjoint(self.layer_types)]
         if not typed:
             kinds = ", ".join(sorted({s.kind for s in sites}))
             raise ProgipError(

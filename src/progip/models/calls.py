@@ -13,6 +13,22 @@ Call = tuple[str, int]  # a module's name, and which of its calls in a forward p
 CallHook = Callable[[Call, tuple[Any, ...], Any], Any]
 
 
+def tensor_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The first tensor that a module is called with, by position or else by keyword."""
+    return next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
+
+
+def with_tensor_argument(
+    args: tuple[Any, ...], kwargs: dict[str, Any], tensor: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same arguments with another tensor in the place of ``tensor_argument``."""
+    for position, value in enumerate(args):
+        if isinstance(value, Tensor):
+            return (*args[:position], tensor, *args[position + 1 :]), kwargs
+    name = next(name for name, value in kwargs.items() if isinstance(value, Tensor))
+    return args, {**kwargs, name: tensor}
+
+
 def hook_calls(
     network: nn.Module,
     layers: Collection[str],

@@ -39,7 +39,7 @@ from progip.protections.neuron_gradients.running import (
     RunningMoments,
     student_quantile,
 )
-from progip.protections.placement import extremes
+from progip.protections.placement import extremes, require_images_first
 
 CHOICES = {
     "trigger": ("detected", "always"),
@@ -145,6 +145,8 @@ class GradientStatistics(Correcting):
             if not layers:
                 example = batch[:1]
                 layers = self._layers(network, example)
+                places = [call for x in layers for call in (x.output, *x.macs)]
+                require_images_first(self.name, network, places, batch)
                 moments = {x.output: RunningMoments(self.granularity, x.axis) for x in layers}
                 checks = self._checks(network, layers)
             names = {layer for layer, _ in (*moments, *checks)}
@@ -260,7 +262,7 @@ class GradientStatistics(Correcting):
         wanted = triggered = None
         if self.trigger == "detected":
             triggered = torch.stack([torch.zeros_like(record.flagged), *fired]).any(0)
-            least, most = extremes(output.detach(), record.rows)
+            least, most = extremes(record.by_row(output.detach()))
             wanted = triggered | ~(torch.isfinite(least) & torch.isfinite(most))
 
         def mended(y: Tensor, rows: Any) -> tuple[Tensor, Tensor]:

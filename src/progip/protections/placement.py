@@ -1,5 +1,6 @@
 """Where Ranger checks or restricts values: activations, and what directly follows them."""
 
+from collections.abc import Collection
 from contextlib import ExitStack
 from typing import Any
 
@@ -7,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from progip.models.calls import Call
+from progip.batch_axis import BatchAxis, Seen, Undecided, batch_axes
+from progip.errors import ProgipError
+from progip.models.calls import Call, watch_calls
 from progip.models.rewrite import GlobalAvgPool, Reshape
 
 ACTIVATIONS = (
@@ -68,7 +71,7 @@ def find_range_sites(network: nn.Module, images: Tensor) -> dict[Call, tuple[Cal
     produced = _Produced()
 
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any, name: str) -> None:
-        if not isinstance(output, Tensor) or output.shape[0] % len(images):
+        if not isinstance(output, Tensor) or output.dim() == 0:
             return
         given = produced.by(args[0]) if args else ()
         if isinstance(module, PASS_THROUGH) and given:
@@ -92,9 +95,41 @@ def find_range_sites(network: nn.Module, images: Tensor) -> dict[Call, tuple[Cal
     return sites
 
 
-def extremes(output: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-    """Smallest and largest value of each sample, (batch,) both; NaN where a value is NaN."""
-    if len(output) != batch or output.dim() < 2:  # token networks merge windows into the batch
-        output = output.reshape(batch, -1)
-    rest = tuple(range(1, output.dim()))
-    return output.amin(rest), output.amax(rest)
+def images_in(
+    network: nn.Module, calls: Collection[Call], images: Tensor
+) -> dict[Call, BatchAxis | Undecided | None]:
+    """Where the images of a batch lie in the outputs of these calls: see ``batch_axes``."""
+
+    def run(batch: Tensor, seen: Seen[Call]) -> None:
+        def hook(call: Call, _: Any, output: Tensor) -> None:
+            if call in calls:
+                seen(call, output)
+
+        with watch_calls(network, {layer for layer, _ in calls}, hook), torch.no_grad():
+            network(batch)
+
+    return batch_axes(run, images)
+
+
+def require_images_first(
+    owner: str, network: nn.Module, calls: Collection[Call], images: Tensor
+) -> None:
+    """Raise ProgipError unless the images of a batch are axis 0 of the outputs of these calls.
+
+    Several consecutive entries may belong to one image, as windows do.
+    """
+    for (layer, _), axis in images_in(network, calls, images).items():
+        if not isinstance(axis, BatchAxis) or axis != BatchAxis(group=axis.group):
+            found = f"are part of axis {axis.dim}" if isinstance(axis, BatchAxis) else "are not"
+            raise ProgipError(
+                f"protection '{owner}': in the output of layer '{layer}' the images of a batch "
+                f"{found}, and it corrects only outputs whose first axis they are; put them first "
+                "in the network (batch_first=True), or choose a protection that only watches"
+            )
+
+
+def extremes(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value of each row of (n, ...), (n,) both; NaN where a value is NaN."""
+    rest = tuple(range(1, max(rows.dim(), 2)))
+    rows = rows if rows.dim() > 1 else rows.unsqueeze(1)
+    return rows.amin(rest), rows.amax(rest)

@@ -19,7 +19,7 @@ from progip.protections.correcting import (
     shared_copy,
 )
 from progip.protections.float_histogram import FloatHistogram
-from progip.protections.placement import extremes, find_range_sites
+from progip.protections.placement import extremes, find_range_sites, require_images_first
 
 CHOICES = {"action": ("clip", "zero"), "nan_policy": ("propagate", "upper", "zero")}
 
@@ -88,7 +88,9 @@ class RangeRestriction(Correcting):
                 batch = batch[chosen.to(batch.device)]
             if not len(batch):
                 continue
-            sites = sites or find_range_sites(network, batch[:1].repeat(2, 1, 1, 1))
+            if not sites:
+                sites = find_range_sites(network, batch[:2])
+                require_images_first(self.name, network, sites, batch)
             with watch_calls(network, {layer for layer, _ in sites}, seen):
                 network(batch)
             images += len(batch)
@@ -133,7 +135,7 @@ class RangeRestriction(Correcting):
             if call not in limits:
                 return None
             low, high = limits[call]
-            least, most = extremes(output.detach(), record.rows)
+            least, most = extremes(record.by_row(output.detach()))
             if self.nan_policy == "propagate":
                 record.flag(torch.isnan(most))
             outside = ~((least >= low) & (most <= high))  # NaN is

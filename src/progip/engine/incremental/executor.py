@@ -53,11 +53,15 @@ class IncrementalExecutor:
         self.traced, self.images, self.fault_pass = traced, images, fault_pass
         self._shapes = {site.key: site.shape for site in sites}
         self._nodes: dict[tuple[str, int], int] = {}
-        for key in self._shapes:
-            node = traced.sites.get((fault_pass, *key))
+        for site in sites:
+            where = f"layer '{site.layer}' call {site.call}"
+            node = traced.sites.get((fault_pass, *site.key))
             if node is None:
-                raise NotTraceable(f"layer '{key[0]}' call {key[1]} left no mark in {fault_pass}")
-            self._nodes[key] = node
+                raise NotTraceable(f"{where} left no mark in {fault_pass}")
+            layout = traced.nodes[node].layout
+            if layout is None or layout.axis != site.axis:
+                raise NotTraceable(f"in {where} the images of the batch cannot be told apart")
+            self._nodes[site.key] = node
         self.schedule = Schedule(traced, set(self._nodes.values()))
         self.runs_per_sweep = self._fitting(memory)
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from progip.batch_axis import BatchAxis
+
 aten = torch.ops.aten
 
 #: arguments that an operation reads the shape of, not the values.
@@ -41,24 +43,16 @@ class Ref:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the rows of a batch lie in a tensor: axis ``dim`` is ``outer`` x batch x ``group``.
-
-    Token and window networks merge the batch with other axes; for most tensors both are 1.
-    """
+    """How the values of a node lie in memory, and where the rows of the batch are among them."""
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     dtype: torch.dtype
-    dim: int
-    group: int
-    outer: int = 1
+    axis: BatchAxis
 
     def rows(self, tensor: Tensor) -> Tensor:
         """The same memory with the batch as an axis of its own, in front."""
-        if self.dim == 0 and self.group == self.outer == 1:
-            return tensor
-        split = tensor.unflatten(self.dim, (self.outer, -1, self.group))
-        return split.movedim(self.dim + 1, 0)
+        return self.axis.rows(tensor)
 
     def empty(self, device: torch.device) -> Tensor:
         """A batch of unset values with the strides that tracing saw."""
@@ -76,13 +70,11 @@ class Layout:
     @cached_property
     def row_bytes(self) -> int:
         """Bytes of one row, 0 where a row is not one span of memory."""
-        inner = self.group * math.prod(self.shape[1:])
-        if (
-            self.dim != 0
-            or self.outer != 1
-            or not self._dense
-            or self.stride[0] * self.group != inner
-        ):
+        group = self.axis.group
+        inner = group * math.prod(self.shape[1:])
+        if self.axis != BatchAxis(group=group) or not self._dense:
+            return 0
+        if self.stride[0] * group != inner:
             return 0
         return inner * self.dtype.itemsize
 

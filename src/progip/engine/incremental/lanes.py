@@ -70,7 +70,7 @@ def flat(layout: Layout, tensor: Tensor) -> Tensor | None:
     size = layout.row_bytes // layout.dtype.itemsize
     if size == 0 or tensor.stride() != layout.stride:
         return None
-    return tensor.as_strided((tensor.shape[0] // layout.group, size), (size, 1))
+    return tensor.as_strided((tensor.shape[0] // layout.axis.group, size), (size, 1))
 
 
 def gather(layout: Layout, source: Tensor, rows: Tensor) -> Tensor:

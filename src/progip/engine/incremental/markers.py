@@ -2,26 +2,28 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import astuple
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from progip.batch_axis import BatchAxis
 from progip.engine.pipeline import Pipeline
 from progip.engine.ranges import Bounds, extremes
-from progip.models.calls import Call
-
-SiteKey = tuple[str, str, int]  # pass, layer, which call of it in the pass
-
+from progip.engine.sites import SiteKey, hookable
+from progip.models.calls import Call, tensor_argument, with_tensor_argument
 
 _LIBRARY = torch.library.Library("progip", "DEF")
 _LIBRARY.define("site(Tensor tensor, int number) -> Tensor")
-_LIBRARY.define("excess(Tensor output, int batch, Tensor low, Tensor high, Tensor width) -> Tensor")
+_LIBRARY.define(
+    "excess(Tensor output, int[] axis, Tensor low, Tensor high, Tensor width) -> Tensor"
+)
 
 
-def excess(output: Tensor, batch: int, low: Tensor, high: Tensor, width: Tensor) -> Tensor:
+def excess(output: Tensor, axis: list[int], low: Tensor, high: Tensor, width: Tensor) -> Tensor:
     """The range check of one call, which tracing would break into eight nodes."""
-    return Bounds(low, high, width).excess(*extremes(output, batch))
+    return Bounds(low, high, width).excess(*extremes(BatchAxis(*axis).rows(output)))
 
 
 _LIBRARY.impl("site", lambda tensor, number: tensor.clone(), "CompositeExplicitAutograd")
@@ -73,46 +75,41 @@ class Markers:
         self._counts.clear()
 
     @contextmanager
-    def on(self, network: nn.Module, batch: int) -> Iterator[None]:
-        """Mark every module without children that takes or gives one float32 tensor of rows."""
+    def on(self, network: nn.Module) -> Iterator[None]:
+        """Mark every float32 tensor that a module may make by itself, or get."""
 
         def markable(value: Any) -> bool:
-            return (
-                isinstance(value, Tensor)
-                and value.dtype == torch.float32
-                and value.dim() > 0
-                and value.shape[0] % batch == 0
-            )
+            return isinstance(value, Tensor) and value.dtype == torch.float32 and value.dim() > 0
 
-        def pre_hook(module: nn.Module, args: tuple[Any, ...], name: str) -> Any:
-            if self._current != "first_forward" or not markable(args[0] if args else None):
+        def pre_hook(args: Any, kwargs: Any, name: str) -> Any:
+            given = tensor_argument(args, kwargs)
+            if self._current != "first_forward":
                 return None
             call = self._counts.get(f"<{name}", 0)
             self._counts[f"<{name}"] = call + 1
-            if not args[0].requires_grad:
+            if given is None or not markable(given) or not given.requires_grad:
                 return None
-            marked = _MarkGradient.apply(args[0], self._number("backward", name, call))
-            return (marked, *args[1:])
+            marked = _MarkGradient.apply(given, self._number("backward", name, call))
+            return with_tensor_argument(args, kwargs, marked)
 
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any, name: str) -> Any:
-            if self._current not in ("first_forward", "second_forward") or not markable(output):
+        def hook(output: Any, name: str) -> Any:
+            if self._current not in ("first_forward", "second_forward"):
                 return None
             call = self._counts.get(name, 0)
             self._counts[name] = call + 1
+            if not markable(output):
+                return None
             return _MarkOutput.apply(output, self._number(self._current, name, call))
 
         with ExitStack() as stack:
-            for name, module in network.named_modules():
-                if next(module.children(), None) is None:
-                    for handle in (
-                        module.register_forward_pre_hook(
-                            lambda m, a, name=name: pre_hook(m, a, name)
-                        ),
-                        module.register_forward_hook(
-                            lambda m, a, o, name=name: hook(m, a, o, name)
-                        ),
-                    ):
-                        stack.callback(handle.remove)
+            for name, module in hookable(network):
+                for handle in (
+                    module.register_forward_pre_hook(
+                        lambda m, a, k, name=name: pre_hook(a, k, name), with_kwargs=True
+                    ),
+                    module.register_forward_hook(lambda m, a, o, name=name: hook(o, name)),
+                ):
+                    stack.callback(handle.remove)
             yield
 
     def _number(self, fault_pass: str, name: str, call: int) -> int:
@@ -129,8 +126,8 @@ class MarkedPipeline(Pipeline):
         columns = (values.unbind() for values in self.ranges.bounds(device))
         self._limits = dict(zip(self.ranges.sites, zip(*columns, strict=True), strict=True))
 
-    def _measured(self, site: Call, output: Tensor, batch: int) -> Any:
-        return EXCESS(output, batch, *self._limits[site])
+    def _measured(self, site: Call, output: Tensor) -> Any:
+        return EXCESS(output, astuple(self.ranges.axis[site]), *self._limits[site])
 
     def _excess(self, seen: dict[Call, Any], images: Tensor) -> Any:
         if not seen:

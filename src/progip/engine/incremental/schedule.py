@@ -249,7 +249,7 @@ def _bytes(layout: Layout) -> int:
 
 
 def _row_size(layout: Layout) -> int:
-    return math.prod(layout.shape) * layout.group * layout.outer // layout.shape[layout.dim]
+    return math.prod(layout.axis.row_shape(layout.shape))
 
 
 def _last_uses(steps: list[Step], kept: Collection[int] = ()) -> list[list[int]]:

@@ -160,12 +160,12 @@ class Sweep:
             cells[i] = Cell(lanes, value, alive, valid)
             added = np.arange(lanes.count - space, lanes.count)
             self._copy_golden(layout, step.node, cells[i], added)
-            self._flip(value, added, fault, placed)
+            self._flip(layout, value, added, fault, placed)
             placed += space
         for start in range(placed, len(fault.runs), self.batch):
             runs = fault.runs[start : start + self.batch]
             value = self._golden_rows(step.node, runs)
-            self._flip(value, np.arange(len(runs)), fault, start)
+            self._flip(layout, value, np.arange(len(runs)), fault, start)
             alive = np.zeros(self.batch, dtype=bool)
             alive[: len(runs)] = True
             cells.append(Cell(Lanes(self.batch, runs), value, alive, alive))
@@ -175,11 +175,11 @@ class Sweep:
         rows = self.rows[cell.lanes.runs[lanes]]
         put(layout, cell.value, lanes, self.golden[node], rows)
 
-    def _flip(self, value: Tensor, lanes: np.ndarray, fault: Fault, start: int) -> None:
+    def _flip(
+        self, layout: Layout, value: Tensor, lanes: np.ndarray, fault: Fault, start: int
+    ) -> None:
         part = slice(start, start + len(lanes))
-        bits = value.view(torch.int32)
-        if bits.shape[0] != self.batch:
-            bits = bits.unflatten(0, (self.batch, -1))
+        bits = layout.rows(value.view(torch.int32))
         index = tuple(
             torch.from_numpy(i).to(self.device) for i in (lanes, *(w[part] for w in fault.where))
         )

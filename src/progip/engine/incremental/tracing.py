@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from progip.batch_axis import Undecided, possible_axes
 from progip.engine.incremental.graph import (
     Layout,
     Node,
@@ -17,9 +18,10 @@ from progip.engine.incremental.graph import (
     same_bits,
     value_free,
 )
-from progip.engine.incremental.markers import SITE, MarkedPipeline, Markers, SiteKey
+from progip.engine.incremental.markers import SITE, MarkedPipeline, Markers
 from progip.engine.incremental.rewrites import cheaper
 from progip.engine.pipeline import Pipeline
+from progip.engine.sites import SiteKey
 
 __all__ = ["NotTraceable", "Traced"]
 
@@ -136,7 +138,7 @@ def _trace(pipeline: Pipeline, images: Tensor) -> tuple[fx.Graph, list[SiteKey]]
         ]
 
     try:
-        with markers.on(pipeline.network, len(images)):
+        with markers.on(pipeline.network):
             module = make_fx(function, tracing_mode="real", _allow_non_fake_inputs=True)(images)
         if any(_mutates(node) for node in module.graph.nodes):
             module = make_fx(
@@ -201,21 +203,15 @@ def _layout(
     The axis is the one that differs at another batch size; how it is split follows from where the
     rows went when the images were ``moved``, which also proves that no row knows its position.
     """
-    if value.dim() != less.dim():
-        raise NotTraceable(f"'{node.name}' changes its number of axes with the batch size")
-    differing = [d for d in range(value.dim()) if value.shape[d] != less.shape[d]]
-    if not differing:
+    try:
+        axes = possible_axes(tuple(value.shape), tuple(less.shape), len(moved), fewer)
+    except Undecided as reason:
+        raise NotTraceable(f"'{node.name}' {reason}") from reason
+    if not axes:
         if not same_bits(value, turned):
             raise NotTraceable(f"'{node.name}' mixes the images of a batch")
         return None
-    dim, batch = differing[0], len(moved)
-    size = value.shape[dim] // batch
-    if len(differing) > 1 or (size * batch, size * fewer) != (value.shape[dim], less.shape[dim]):
-        raise NotTraceable(f"the batch does not lie along one axis of '{node.name}'")
-    for outer in (1, *(n for n in range(size, 1, -1) if size % n == 0)):
-        layout = Layout(
-            tuple(value.shape), tuple(value.stride()), value.dtype, dim, size // outer, outer
-        )
-        if same_bits(layout.rows(value)[moved], layout.rows(turned)):
-            return layout
+    for axis in axes:
+        if same_bits(axis.rows(value)[moved], axis.rows(turned)):
+            return Layout(tuple(value.shape), tuple(value.stride()), value.dtype, axis)
     raise NotTraceable(f"'{node.name}' gives a row other bits at another position of the batch")

@@ -73,7 +73,7 @@ def find_layers(network: nn.Module, images: Tensor) -> list[Layer]:
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any, name: str) -> None:
         call = (name, counts.get(name, 0))
         counts[name] = call[1] + 1
-        if isinstance(output, Tensor) and output.dim() > 1 and output.shape[0] % len(images) == 0:
+        if isinstance(output, Tensor) and output.dim() > 1:
             modules[call], dimensions[call] = module, output.dim()
             given[call] = sources.of(args)
             sources.set(output, frozenset([call]))
