@@ -38,10 +38,15 @@ class Settings:
         cls, spec: Model, data: str, mean: list[float], std: list[float], seed: int
     ) -> "Settings":
         model = {k: v for k, v in asdict(spec).items() if k not in _IRRELEVANT}
-        recipe = model.pop("recipe")
+        model.pop("recipe")
         model["class"] = f"{type(spec).__module__}.{type(spec).__qualname__}"
         data_values = {"fingerprint": data, "mean": list(mean), "std": list(std)}
-        values = {"model": model, "recipe": recipe, "data": data_values, "seed": seed}
+        values = {
+            "model": model,
+            "recipe": spec.recipe.recorded(),
+            "data": data_values,
+            "seed": seed,
+        }
         return cls(json.loads(json.dumps(values)))
 
     def differences(self, other: dict[str, Any]) -> str:
