@@ -73,7 +73,7 @@ class SmallerImages:
         except (RuntimeError, AssertionError, ValueError) as problem:
             advice = "choose another model or dataset"
             if size != self.size:
-                advice = "leave it out of recipe.scales, or train with recipe.scales=[1.0] alone"
+                advice = "leave it out: model.recipe.scales=[1.0] model.recipe.scale_milestones=[]"
             raise ProgipError(
                 f"model '{spec.name}' cannot be trained on images of {size[0]} x {size[1]} pixels: "
                 f"{str(problem).splitlines()[0][:200]}; {advice}"

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from progip.errors import ProgipError
 
@@ -130,9 +131,28 @@ class Recipe:
 
         Later options are left out at their defaults, so that files from before stay valid.
         """
-        values = asdict(self)
-        defaults = asdict(Recipe())
-        return {k: v for k, v in values.items() if k not in _LATER or v != defaults[k]}
+        later = _later_defaults()
+        return {k: v for k, v in asdict(self).items() if k not in later or v != later[k]}
+
+    def optimiser(self, network: nn.Module) -> torch.optim.SGD:
+        """Stochastic gradient descent for the network; ``learning_rate_at`` is for the caller."""
+        groups: list[dict[str, Any]] = [{"params": list(network.parameters())}]
+        if not self.decay_norms:  # scales, shifts and biases are vectors
+            groups = [{"params": [p for p in network.parameters() if p.ndim > 1]}]
+            vectors = [p for p in network.parameters() if p.ndim <= 1]
+            groups.append({"params": vectors, "weight_decay": 0.0})
+        return torch.optim.SGD(
+            groups,
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            fused=self.fused or None,
+        )
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Within it a forward pass computes in the recipe's precision."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def _cycle(self, step: int, steps: int) -> float:
         peak, top, last = self.learning_rate, self.warm_up * steps - 1, steps - 1
@@ -141,12 +161,21 @@ class Recipe:
         return peak * (1 + (CYCLE_END - 1) * (step - top) / (last - top))
 
 
+def completed(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Every option of a recipe as ``Recipe.recorded`` gave it, those it left out included."""
+    return _later_defaults() | recorded
+
+
 def has_bfloat16(device: torch.device) -> bool:
     """Does the device have instructions for bfloat16, so that it is faster than float32?"""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     found = torch.cpu.get_capabilities() if device.type == "cpu" else {}
     return any(value is True for name, value in found.items() if "bf16" in name)
+
+
+def _later_defaults() -> dict[str, Any]:
+    return {k: v for k, v in asdict(Recipe()).items() if k in _LATER}
 
 
 def _rising(epochs: list[int]) -> bool:

@@ -5,7 +5,6 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from progip.models.base import Model
 from progip.models.image_sizes import SmallerImages, resized, scaled
 from progip.models.labelled_images import LabelledImages, check, cropped, normalised
 from progip.models.loading import seeded, seeded_network, usable_device
-from progip.models.recipe import Recipe
 from progip.models.training_files import Run, Settings
 
 log = logging.getLogger(__name__)
@@ -98,10 +96,9 @@ def train(
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     full_size = images.pixels.shape[2:]
     sizes = SmallerImages(spec, network, full_size, recipe.scales)
-    optimiser = _optimiser(network, recipe)
+    optimiser = recipe.optimiser(network)
     first_epoch = run.restore(network, optimiser, place)
     batches = -(-len(images.pixels) // recipe.batch_size)
-    accuracy = None
     steps = {"total": recipe.epochs * batches, "initial": first_epoch * batches}
     with tqdm(desc=spec.name, unit="batch", disable=None, leave=False, **steps) as bar:
         for epoch in range(first_epoch, recipe.epochs):
@@ -111,29 +108,28 @@ def train(
                 loss = _epoch(
                     network, optimiser, spec, images, (mean, std), seed, epoch, place, bar
                 )
-                trained = time.perf_counter() - started
+                seconds = time.perf_counter() - started
+                run.checkpoint(network, optimiser, epoch + 1)
+                accuracy = None
                 if test is not None and epoch + 1 < recipe.epochs:
-                    with _autocast(recipe, place):
+                    with recipe.autocast(place):
                         accuracy = evaluate(network, test, mean, std, device=place, size=size)
-            if test is not None and epoch + 1 == recipe.epochs:
-                accuracy = evaluate(network, test, mean, std, device=place)
             log.info(
                 "epoch %d of %d, %d x %d pixels: loss %.4f%s, learning rate %.3g, "
-                "%.1f s, %.0f images/s in training",
+                "%.1f s, %.0f images/s",
                 epoch + 1,
                 recipe.epochs,
                 *size,
                 loss,
                 "" if accuracy is None else f", test accuracy {accuracy:.2%}",
                 optimiser.param_groups[0]["lr"],
-                time.perf_counter() - started,
-                len(images.pixels) / trained,
+                seconds,
+                len(images.pixels) / seconds,
             )
-            run.checkpoint(network, optimiser, epoch + 1)
-    if first_epoch == recipe.epochs and test is not None:  # stopped between checkpoint and output
-        accuracy = evaluate(network, test, mean, std, device=place)
+    accuracy = None if test is None else evaluate(network, test, mean, std, device=place)
     sha256 = run.finish(network, accuracy)
-    log.info("wrote %s, sha256 %s", run.output, sha256)
+    shown = "" if accuracy is None else f", test accuracy {accuracy:.2%}"
+    log.info("wrote %s, sha256 %s%s", run.output, sha256, shown)
     return Trained(run.output, sha256, accuracy)
 
 
@@ -164,26 +160,6 @@ def evaluate(
         logits = network(batch if size is None else resized(batch, size))
         correct += int((logits.argmax(1) == labels).sum())
     return correct / len(images.pixels)
-
-
-def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    groups: list[dict[str, Any]] = [{"params": list(network.parameters())}]
-    if not recipe.decay_norms:  # scales, shifts and biases are vectors
-        groups = [{"params": [p for p in network.parameters() if p.ndim > 1]}]
-        vectors = [p for p in network.parameters() if p.ndim <= 1]
-        groups.append({"params": vectors, "weight_decay": 0.0})
-    return torch.optim.SGD(
-        groups,
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay,
-        fused=recipe.fused or None,
-    )
-
-
-def _autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
 
 
 def _epoch(
@@ -223,7 +199,7 @@ def _epoch(
                 mirrored = (torch.rand(len(pixels)) < 0.5).view(-1, 1, 1, 1)
                 pixels = torch.where(mirrored, pixels.flip(3), pixels)
             batch = resized(normalised(pixels, *normalisation).to(device), size)
-            with _autocast(recipe, device):
+            with recipe.autocast(device):
                 logits = network(batch.to(memory_format=memory)).float()
             loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
             optimiser.zero_grad()
