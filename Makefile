@@ -19,7 +19,7 @@ BENCH_DATA = $(if $(PROGIP_DATA),--weights $(abspath $(PROGIP_DATA))/weights \
     --images $(abspath $(PROGIP_DATA))/cifar10/test_lossless_1017.npz)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check smoke ready sample-data tables table-base table-overall table-passes \
+.PHONY: help demo test test-all check smoke ready sample-data paper-weights tables table-base table-overall table-passes \
     table-runtime table-sample table-paper figures figure-passes figure-vulnerability figure-bits \
     figure-rates figure-rates-sample figure-tradeoff figure-scores figure-precision \
     slurm-test bench bench-bookkeeping clean
