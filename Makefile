@@ -10,7 +10,7 @@ RUN := $(BIN)/python run.py --config-dir campaigns --config-name
 REPORT := $(BIN)/python -m progip report
 SAMPLE = PROGIP_DATA=$(abspath $(PROGIP_DATA))
 TABLES = $(if $(PROGIP_DATA),$(SAMPLE)) $(RUN) $(CAMPAIGN)
-OUTPUT = outputs/$(patsubst sample_%,sample,$(CAMPAIGN))
+OUTPUT = outputs/$(patsubst paper_%,paper,$(patsubst sample_%,sample,$(CAMPAIGN)))
 WEIGHTS := $(patsubst %,outputs/weights/%-cifar10.safetensors,densenet_bc_100_12 resnet34)
 RUNTIME = PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(BIN)/python -m progip runtime --seconds $(SECONDS)
 PEERS ?=
@@ -19,8 +19,8 @@ BENCH_DATA = $(if $(PROGIP_DATA),--weights $(abspath $(PROGIP_DATA))/weights \
     --images $(abspath $(PROGIP_DATA))/cifar10/test_lossless_1017.npz)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check smoke ready sample-data tables table-base table-overall table-passes \
-    table-runtime table-sample figures figure-passes figure-vulnerability figure-bits \
+.PHONY: help demo test test-all check smoke ready sample-data paper-weights tables table-base table-overall table-passes \
+    table-runtime table-sample table-paper figures figure-passes figure-vulnerability figure-bits \
     figure-rates figure-rates-sample figure-tradeoff figure-scores figure-precision \
     slurm-test bench bench-bookkeeping clean
 
@@ -60,11 +60,13 @@ smoke: $(VENV)/.base  ## a sweep over every pass, population and protection, a f
 tables: table-base figures table-runtime  ## all published tables and figures; CAMPAIGN=demo: on what is here
 
 # what the campaign needs and is not here, in one message, before anything starts
-ready: $(VENV)/.base $(if $(filter sample_%,$(CAMPAIGN)),sample-data)
+ready: $(VENV)/.base $(if $(filter sample_% paper_%,$(CAMPAIGN)),sample-data) \
+    $(if $(filter paper_resnet34,$(CAMPAIGN)),paper-weights)
 ifeq ($(CAMPAIGN),overall)
 	@missing=$$(ls $(WEIGHTS) 2>&1 >/dev/null | wc -l); if [ $$missing -gt 0 ]; then \
 	    echo "error: $$missing of 2 weight files are missing: $(WEIGHTS). Train them with" \
-	        "'python -m progip train model=NAME dataset=cifar10' (docs/data.md), or see every table" \
+	        "'python -m progip train model=NAME dataset=cifar10' (days on a CPU; recipe=fast: hours;" \
+	        "docs/data.md), or see every table" \
 	        "and figure on what is here: CAMPAIGN=demo" >&2; exit 1; fi
 endif
 
@@ -72,6 +74,12 @@ sample-data:
 	@if [ ! -d "$(PROGIP_DATA)/weights" ]; then \
 	    echo "error: give PROGIP_DATA=FOLDER, a folder with images and weights (docs/data.md);" \
 	        "'make tables CAMPAIGN=demo' needs nothing" >&2; exit 1; fi
+
+paper-weights:
+	@if [ ! -f outputs/weights/resnet34-cifar10.safetensors ]; then \
+	    echo "error: outputs/weights/resnet34-cifar10.safetensors is missing. Train it, on a CPU in" \
+	        "hours: 'python -m progip train model=resnet34 dataset=cifar10 recipe=fast' (docs/data.md);" \
+	        "the other half needs no training: 'make table-overall CAMPAIGN=paper_densenet'" >&2; exit 1; fi
 
 table-base: ready  ## published table: base metrics; CAMPAIGN= chooses the campaign file
 	$(TABLES) name=base_$(CAMPAIGN) runs=1 pass=first_forward population=id protection=none
@@ -114,6 +122,11 @@ table-sample: $(VENV)/.base sample-data  ## CIFAR-10 networks on a sample of ima
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sample_resnet20
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sample_densenet
 	$(REPORT) outputs/sample
+
+table-paper: $(VENV)/.base sample-data paper-weights  ## published tables at their size, full CIFAR-10 test set: PROGIP_DATA=FOLDER; days
+	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) paper_densenet $(if $(RUNS),runs=$(RUNS))
+	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) paper_resnet34 $(if $(RUNS),runs=$(RUNS))
+	$(REPORT) outputs/paper
 
 figure-rates: $(VENV)/.base  ## published figures: accuracy against error rate (needs data, weights)
 	for campaign in rates_resnet18 rates_vgg16 rates_resnet34; do \

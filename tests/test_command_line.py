@@ -1,5 +1,6 @@
 """The commands as a user types them: what they print, and what they leave, right and wrong."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -179,3 +181,26 @@ def test_demo_network_can_be_trained_again(tmp_path: Path) -> None:
     assert (
         call("run.py", f"outputs={tmp_path}", "runs=5", f"model.weights={output}").returncode == 0
     )
+
+
+def test_training_by_the_fast_recipe(tmp_path: Path) -> None:
+    output = tmp_path / "weights.safetensors"
+    command = ["-m", "progip", "train", "recipe=fast", "threads=1", "model.recipe.epochs=3"]
+    found = call(*command, "model.recipe.scale_milestones=[1,2]", "--output", str(output))
+    assert found.returncode == 0, found.stderr
+    assert [line.split(":")[0] for line in found.stderr.splitlines() if "epoch" in line] == [
+        "epoch 1 of 3, 8 x 8 pixels",
+        "epoch 2 of 3, 12 x 12 pixels",
+        "epoch 3 of 3, 16 x 16 pixels",
+    ]
+    with safe_open(output, framework="pt") as content:
+        recipe = json.loads(content.metadata()["progip"])["recipe"]
+    assert recipe["schedule"] == "one_cycle"
+    assert recipe["precision"] in ("bfloat16", "float32")
+    assert recipe["flip"] is False  # the model's own: a mirrored digit is another sign
+    too_few = call(*command, "--output", str(output))
+    assert too_few.returncode == 1
+    assert "recipe.scale_milestones must be" in too_few.stderr
+    unknown = call("-m", "progip", "train", "recipe=quick", "--output", str(output))
+    assert unknown.returncode == 1
+    assert "fast published" in unknown.stderr

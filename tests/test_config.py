@@ -43,7 +43,7 @@ def run_one(tmp_path: Path, *overrides: str) -> int:
 
 def test_groups_have_the_folders_that_are_documented() -> None:
     folders = {path.name for path in CONF.iterdir() if path.is_dir()}
-    assert folders == {*GROUPS, "pass"}
+    assert folders == {*GROUPS, "pass", "recipe"}
 
 
 @pytest.mark.parametrize(

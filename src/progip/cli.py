@@ -5,6 +5,7 @@ import logging
 import sys
 from pathlib import Path
 
+import torch
 from omegaconf import OmegaConf
 from tabulate import tabulate
 
@@ -76,7 +77,9 @@ def train(arguments: argparse.Namespace) -> None:
     """Train a model by its recipe and write its weights."""
     from progip.models.training import train as train_model
 
-    cfg = composed(arguments.overrides)
+    cfg = composed(arguments.overrides, primary="train")
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
     model = build(cfg.model, Model, "model")
     dataset = build(cfg.dataset, Dataset, "dataset")
     output = Path(arguments.output or f"outputs/weights/{model.name}-{dataset.name}.safetensors")
@@ -162,7 +165,11 @@ def parser() -> argparse.ArgumentParser:
     sub.set_defaults(action=replay_run)
 
     sub = commands.add_parser("train", help=train.__doc__)
-    sub.add_argument("overrides", nargs="*", help="as for run.py: model=resnet20 dataset=cifar10")
+    sub.add_argument(
+        "overrides",
+        nargs="*",
+        help="as for run.py: model=resnet20 dataset=cifar10; recipe=fast: on a CPU in hours",
+    )
     sub.add_argument("--output", help="the .safetensors file to write")
     sub.add_argument("--restart", action="store_true", help="ignore an earlier checkpoint")
     sub.set_defaults(action=train)

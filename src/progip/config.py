@@ -172,11 +172,15 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 def composed(
-    overrides: list[str], folder: str | Path = "conf", campaign: str | None = None
+    overrides: list[str],
+    folder: str | Path = "conf",
+    campaign: str | None = None,
+    primary: str = "config",
 ) -> DictConfig:
     """The configuration that run.py would see, composed from the YAML files in ``folder``.
 
     Args:
+        primary: the file to start from where there is no ``campaign``.
         campaign: the name of a file in the folder ``campaigns`` beside it, to start from; what it
             sweeps is left out.
 
@@ -190,7 +194,7 @@ def composed(
     register()
     if campaign is None:
         with initialize_config_dir(str(path), version_base="1.3"):
-            return compose("config", overrides)
+            return compose(primary, overrides)
     campaigns = path.parent / "campaigns"
     known = sorted(file.stem for file in campaigns.glob("*.yaml"))
     if campaign not in known:

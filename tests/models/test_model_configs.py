@@ -62,7 +62,7 @@ def test_packaged_network_is_the_one_of_its_recipe() -> None:
     dataset = Digits(name="digits")
     with safe_open(PACKAGED, framework="pt") as content:
         made = json.loads(content.metadata()["progip"])
-    assert made["recipe"] == dataclasses.asdict(model.recipe)
+    assert made["recipe"] == model.recipe.recorded()
     assert made["seed"] == 0
     assert made["data"]["fingerprint"] == dataset.split("train").fingerprint()
     assert (made["data"]["mean"], made["data"]["std"]) == (dataset.mean, dataset.std)

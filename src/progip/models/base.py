@@ -1,6 +1,5 @@
 """What every model is: an architecture, where its weights are, and how it was trained."""
 
-import math
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -10,68 +9,7 @@ import torch
 from torch import nn
 
 from progip.errors import ProgipError
-
-SCHEDULES = ("steps", "cosine")
-
-
-@dataclass(kw_only=True)
-class Recipe:
-    """How a network is trained from scratch; the recipe of each YAML is the published one.
-
-    Attributes:
-        epochs, batch_size: passes over the training set, images a step.
-        learning_rate, momentum, nesterov, weight_decay: of stochastic gradient descent.
-        schedule: ``steps`` multiplies the learning rate by ``gamma`` at each of ``milestones``
-            (epochs); ``cosine`` lowers it to 0 over all epochs.
-        label_smoothing: share of the target spread evenly over all classes.
-        crop_padding: random crops out of images padded with black by this many pixels; 0 = none.
-        flip: mirror every image left to right with probability 1/2.
-    """
-
-    epochs: int = 200
-    batch_size: int = 128
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 1e-4
-    schedule: str = "steps"
-    milestones: list[int] = field(default_factory=list)
-    gamma: float = 0.1
-    label_smoothing: float = 0.0
-    crop_padding: int = 4
-    flip: bool = True
-
-    def __post_init__(self) -> None:
-        rules = {
-            "epochs": (self.epochs >= 1, "at least 1"),
-            "batch_size": (self.batch_size >= 2, "at least 2 (batch normalisation)"),
-            "learning_rate": (0 < self.learning_rate < math.inf, "above 0"),
-            "momentum": (0 <= self.momentum < 1, "in [0, 1)"),
-            "nesterov": (not self.nesterov or self.momentum > 0, "false where momentum is 0"),
-            "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
-            "schedule": (self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
-            "milestones": (
-                all(0 < a < b for a, b in zip(self.milestones, self.milestones[1:], strict=False))
-                and all(m > 0 for m in self.milestones),
-                "positive epochs in rising order",
-            ),
-            "gamma": (0 < self.gamma <= 1, "in (0, 1]"),
-            "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
-            "crop_padding": (self.crop_padding >= 0, "0 or more"),
-        }
-        for name, (holds, wanted) in rules.items():
-            if not holds:
-                raise ProgipError(f"recipe.{name} must be {wanted}, not {getattr(self, name)}")
-        if self.schedule == "cosine" and self.milestones:
-            raise ProgipError(
-                "recipe.milestones has no effect with schedule=cosine; leave it empty"
-            )
-
-    def learning_rate_at(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 0."""
-        if self.schedule == "cosine":
-            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
-        return self.learning_rate * self.gamma ** sum(epoch >= m for m in self.milestones)
+from progip.models.recipe import Recipe
 
 
 @dataclass(kw_only=True)

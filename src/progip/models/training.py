@@ -1,5 +1,6 @@
-"""Trains a network by its published recipe: one command, resumable, the same weights each time."""
+"""Trains a network by its recipe: one command, resumable, the same weights each time."""
 
+import copy
 import logging
 import time
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from progip.errors import ProgipError
 from progip.models.base import Model
+from progip.models.image_sizes import SmallerImages, resized, scaled
 from progip.models.labelled_images import LabelledImages, check, cropped, normalised
 from progip.models.loading import seeded, seeded_network, usable_device
 from progip.models.training_files import Run, Settings
@@ -52,13 +54,21 @@ def train(
     Stochastic gradient descent with momentum (He et al., CVPR 2016). A checkpoint is written
     beside ``output`` after every epoch; the same command continues from it, and the weights are
     those of a training that was never interrupted, bit for bit. A finished ``output`` of the same
-    settings is returned at once. On a CPU the weights depend on the settings and the seed alone
-    (for one build of PyTorch and one number of threads); on CUDA sums may differ in the last bit.
+    settings is returned at once.
+
+    What is reproducible: on a CPU the weights depend on the settings and the seed alone, for one
+    build of PyTorch, one number of threads and, with ``precision: bfloat16`` above all, one kind
+    of processor: AMX, AVX-512 and ARM add bfloat16 products in different orders, and the
+    difference grows over a training. On CUDA sums may differ in the last bit even on one GPU.
+    ``precision: auto`` is settled before anything else and recorded as what it became, so a
+    training is not continued in another precision unnoticed.
 
     Args:
         spec: the model; its ``weights`` are ignored.
         images, test: uint8 pixels (n, channels, h, w) and labels (n,). The test images only
-            measure the accuracy of each epoch; nothing is chosen by it.
+            measure the accuracy of each epoch, as that epoch was trained: at its size and in its
+            precision; nothing is chosen by it. The last one is of the finished network as
+            campaigns use it, at full size in float32.
         mean, std: per-channel normalisation in [0, 1] pixel units.
         output: a file that ends in ``.safetensors``.
         resume: False starts anew and replaces what an earlier training left.
@@ -72,6 +82,8 @@ def train(
     for name, part in (("training", images), ("test", test)):
         if part is not None:
             check(spec, part, name, len(mean), len(std))
+    spec = copy.copy(spec)
+    recipe = spec.recipe = spec.recipe.on(place)
     settings = Settings.of(spec, images.fingerprint(), mean, std, seed)
     run = Run(Path(output), settings)
     run.prepare(resume)
@@ -80,37 +92,44 @@ def train(
         return Trained(run.output, *done)
 
     network = seeded_network(spec, seed).to(place)
-    recipe = spec.recipe
-    optimiser = torch.optim.SGD(
-        network.parameters(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay,
-    )
+    if recipe.channels_last:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    full_size = images.pixels.shape[2:]
+    sizes = SmallerImages(spec, network, full_size, recipe.scales)
+    optimiser = recipe.optimiser(network)
     first_epoch = run.restore(network, optimiser, place)
     batches = -(-len(images.pixels) // recipe.batch_size)
-    accuracy = None
     steps = {"total": recipe.epochs * batches, "initial": first_epoch * batches}
     with tqdm(desc=spec.name, unit="batch", disable=None, leave=False, **steps) as bar:
         for epoch in range(first_epoch, recipe.epochs):
             started = time.perf_counter()
-            loss = _epoch(network, optimiser, spec, images, (mean, std), seed, epoch, place, bar)
-            accuracy = None if test is None else evaluate(network, test, mean, std, device=place)
+            size = scaled(full_size, recipe.scale_at(epoch))
+            with sizes.at(size):
+                loss = _epoch(
+                    network, optimiser, spec, images, (mean, std), seed, epoch, place, bar
+                )
+                seconds = time.perf_counter() - started
+                run.checkpoint(network, optimiser, epoch + 1)
+                accuracy = None
+                if test is not None and epoch + 1 < recipe.epochs:
+                    with recipe.autocast(place):
+                        accuracy = evaluate(network, test, mean, std, device=place, size=size)
             log.info(
-                "epoch %d of %d: loss %.4f%s, learning rate %.3g, %.1f s",
+                "epoch %d of %d, %d x %d pixels: loss %.4f%s, learning rate %.3g, "
+                "%.1f s, %.0f images/s",
                 epoch + 1,
                 recipe.epochs,
+                *size,
                 loss,
                 "" if accuracy is None else f", test accuracy {accuracy:.2%}",
-                recipe.learning_rate_at(epoch),
-                time.perf_counter() - started,
+                optimiser.param_groups[0]["lr"],
+                seconds,
+                len(images.pixels) / seconds,
             )
-            run.checkpoint(network, optimiser, epoch + 1)
-    if first_epoch == recipe.epochs and test is not None:  # stopped between checkpoint and output
-        accuracy = evaluate(network, test, mean, std, device=place)
+    accuracy = None if test is None else evaluate(network, test, mean, std, device=place)
     sha256 = run.finish(network, accuracy)
-    log.info("wrote %s, sha256 %s", run.output, sha256)
+    shown = "" if accuracy is None else f", test accuracy {accuracy:.2%}"
+    log.info("wrote %s, sha256 %s%s", run.output, sha256, shown)
     return Trained(run.output, sha256, accuracy)
 
 
@@ -123,17 +142,22 @@ def evaluate(
     *,
     device: torch.device | str = "cpu",
     batch_size: int = 256,
+    size: tuple[int, int] | None = None,
 ) -> float:
     """Share of the images, in [0, 1], whose largest logit is their label's.
 
     Leaves the network in evaluation mode.
+
+    Args:
+        size: resize the images to this height and width; None: as they are.
     """
     network.eval()
     correct = 0
     for start in range(0, len(images.pixels), batch_size):
         pixels = torch.from_numpy(images.pixels[start : start + batch_size])
         labels = torch.from_numpy(images.labels[start : start + batch_size]).to(device)
-        logits = network(normalised(pixels, mean, std).to(device))
+        batch = normalised(pixels, mean, std).to(device)
+        logits = network(batch if size is None else resized(batch, size))
         correct += int((logits.argmax(1) == labels).sum())
     return correct / len(images.pixels)
 
@@ -154,16 +178,19 @@ def _epoch(
     Its random numbers are keyed by (seed, epoch), so a resumed training needs no generator state.
     """
     recipe = spec.recipe
-    for group in optimiser.param_groups:
-        group["lr"] = recipe.learning_rate_at(epoch)
+    size = scaled(images.pixels.shape[2:], recipe.scale_at(epoch))
+    memory = torch.channels_last if recipe.channels_last else torch.preserve_format
     network.train()
     total = torch.zeros((), device=device)
     with seeded(f"{spec.name}/{seed}/{epoch}", device):
         order = torch.randperm(len(images.pixels))
-        for chosen in order.split(recipe.batch_size):
+        batches = order.split(recipe.batch_size)
+        for step, chosen in enumerate(batches):
             bar.update()
             if len(chosen) == 1 < len(order):  # batch normalisation cannot train on one image
                 continue
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.learning_rate_at(epoch, step, len(batches))
             pixels = torch.from_numpy(images.pixels[chosen.numpy()])
             labels = torch.from_numpy(images.labels[chosen.numpy()]).to(device)
             if recipe.crop_padding:
@@ -171,7 +198,9 @@ def _epoch(
             if recipe.flip:
                 mirrored = (torch.rand(len(pixels)) < 0.5).view(-1, 1, 1, 1)
                 pixels = torch.where(mirrored, pixels.flip(3), pixels)
-            logits = network(normalised(pixels, *normalisation).to(device))
+            batch = resized(normalised(pixels, *normalisation).to(device), size)
+            with recipe.autocast(device):
+                logits = network(batch.to(memory_format=memory)).float()
             loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
             optimiser.zero_grad()
             loss.backward()

@@ -16,6 +16,7 @@ from torch import nn
 
 from progip.errors import ProgipError
 from progip.models.base import Model
+from progip.models.recipe import completed
 
 #: one key alone: safetensors writes several in an order that differs from process to process
 METADATA_KEY = "progip"
@@ -38,10 +39,15 @@ class Settings:
         cls, spec: Model, data: str, mean: list[float], std: list[float], seed: int
     ) -> "Settings":
         model = {k: v for k, v in asdict(spec).items() if k not in _IRRELEVANT}
-        recipe = model.pop("recipe")
+        model.pop("recipe")
         model["class"] = f"{type(spec).__module__}.{type(spec).__qualname__}"
         data_values = {"fingerprint": data, "mean": list(mean), "std": list(std)}
-        values = {"model": model, "recipe": recipe, "data": data_values, "seed": seed}
+        values = {
+            "model": model,
+            "recipe": spec.recipe.recorded(),
+            "data": data_values,
+            "seed": seed,
+        }
         return cls(json.loads(json.dumps(values)))
 
     def differences(self, other: dict[str, Any]) -> str:
@@ -50,6 +56,8 @@ class Settings:
         for group, ours in self.values.items():
             theirs = other.get(group)
             if isinstance(ours, dict) and isinstance(theirs, dict):
+                if group == "recipe":
+                    ours, theirs = completed(ours), completed(theirs)
                 keys = sorted(k for k in ours | theirs if ours.get(k) != theirs.get(k))
                 found += [f"{group}.{k}: {theirs.get(k)} there, {ours.get(k)} now" for k in keys]
             elif ours != theirs:
@@ -119,7 +127,8 @@ class Run:
             made, epochs = json.loads(state["settings"]), int(state["epochs"])
         except Exception as problem:  # damaged files raise anything: EOFError, RuntimeError, ...
             raise ProgipError(
-                f"the checkpoint {path} is damaged; delete it, or train with resume=false"
+                f"the checkpoint {path} is damaged; delete it, or train with --restart "
+                "(resume=False)"
             ) from problem
         self._refuse(path, self.settings.differences(made))
         network.load_state_dict(state["network"])
@@ -149,7 +158,7 @@ class Run:
         if differences:
             raise ProgipError(
                 f"{path} is there already and was made with other settings ({differences}); "
-                "choose another output, delete it, or train with resume=false"
+                "choose another output, delete it, or train with --restart (resume=False)"
             )
 
 
