@@ -12,10 +12,11 @@ import torch
 
 from progip import records
 from progip.campaign import store
-from progip.campaign.cell_rows import SCHEMA_VERSION, CellRows
+from progip.campaign.cell_rows import CellRows
 from progip.campaign.claims import SharedWork
 from progip.campaign.execution import Execution, Pace
 from progip.campaign.golden import clean_rows
+from progip.campaign.manifests import check_same_identity, write_manifest
 from progip.campaign.planning import Planner
 from progip.campaign.progress import Progress
 from progip.campaign.settings import CellSettings, identity
@@ -75,8 +76,8 @@ def _run(
         "sampling": identity(settings.sampling),
     }
     cell_identity = {**execution_identity, "protection": identity(settings.protection)}
-    store.check_same_identity(folder, cell_identity)
-    store.check_same_identity(execution_folder, execution_identity)
+    check_same_identity(folder, cell_identity)
+    check_same_identity(execution_folder, execution_identity)
     accepted()
     settings.fault_model.select(subject.modules)
     if not (execution_folder / store.CLEAN).exists():
@@ -96,11 +97,11 @@ def _run(
         planned = max([size, *(shard.stop for shard in work.done)])
         if not work.complete:
             rows.write_manifest(config, planned)
-            store.write_manifest(
+            write_manifest(
                 execution_folder,
                 {
                     "kind": "execution",
-                    "schema_version": SCHEMA_VERSION,
+                    "schema_version": records.SCHEMA_VERSION,
                     "identity": execution_identity,
                 },
             )

@@ -11,8 +11,6 @@ from typing import Any
 from progip import records
 from progip.errors import ProgipError
 
-SCHEMA_VERSION = 1
-
 #: what tells one cell from another, as written in its manifest
 IDENTITY = tuple(name for name in records.CELL.names if name != "cell")
 
@@ -167,10 +165,10 @@ def _read(path: Path, name: str) -> dict[str, Any] | None:
     if not isinstance(manifest, dict) or manifest.get("kind") != "cell":
         return None
     version = manifest.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if version != records.SCHEMA_VERSION:
         raise ProgipError(
             f"{name}/manifest.json has schema version {version}, this program reads "
-            f"{SCHEMA_VERSION}; report with the version of progip that wrote it"
+            f"{records.SCHEMA_VERSION}; report with the version of progip that wrote it"
         )
     cell = manifest.get("cell")
     wanting = [key for key in ("runs", "seed") if not isinstance(manifest.get(key), int)]
