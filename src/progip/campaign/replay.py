@@ -1,5 +1,6 @@
 """Re-executes one stored row from its own columns, by the reference executor."""
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,19 @@ from progip import records
 from progip.campaign import store
 from progip.campaign.execution import observed_table, reference_executor
 from progip.campaign.judge import judge
-from progip.campaign.manifests import check_same_identity, read_manifest
+from progip.campaign.manifests import (
+    cell_identity,
+    check_same_identity,
+    code_differences,
+    read_manifest,
+)
 from progip.campaign.reading import read_shard
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import prepare
 from progip.engine.layer_trace import LayerDifference, trace_run
 from progip.errors import ProgipError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,8 @@ def stored_row(folder: Path, run_id: int, schema: pa.Schema = records.RESULT) ->
 def replay(settings: CellSettings, run_id: int) -> Replay:
     """Execute run ``run_id`` of a cell again, from the columns of its stored row alone.
 
+    Where code was edited since, a warning names it: the comparison then shows what that changed.
+
     Args:
         settings: of the cell, as its manifest records them.
 
@@ -111,6 +121,9 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
         torch.set_num_threads(settings.threads)
     subject = prepare(settings.subject)
     check_same_identity(settings.folder, {**manifest["identity"], **subject.identity})
+    edited = code_differences(manifest["identity"], cell_identity(settings, subject))
+    if edited:
+        log.warning("the row was made by other code than replays it: %s", "; ".join(edited))
     sites = settings.fault_model.select(subject.sites[settings.fault_pass])
     executor = reference_executor(settings, subject, sites)
     plan = stored.select(records.PLAN.names)

@@ -97,9 +97,9 @@ def find_cells(root: Path) -> list[CellFolder]:
 def check_agreement(cells: list[CellFolder], allow_mixed: bool = False) -> None:
     """Refuse cells that must not be added up.
 
-    Cells of one (model, dataset, ood_method) must agree on seed, weights, data, OOD threshold and
-    configuration, unless allow_mixed. One cell of one seed in two folders is refused always: its
-    runs would count twice. Raises ProgipError that names both folders and what differs.
+    Cells of one (model, dataset, ood_method) must agree on seed, weights, data, OOD threshold, code
+    and configuration, unless allow_mixed. One cell of one seed in two folders is refused always:
+    its runs would count twice. Raises ProgipError that names both folders and what differs.
     """
     seen: dict[Any, tuple[CellFolder, Any]] = {}
     for cell in cells:
@@ -136,7 +136,13 @@ def _must_agree(cell: CellFolder) -> list[tuple[str, tuple[str, ...], Any]]:
         ("thresholds.ood", detector, (manifest.get("thresholds") or {}).get("ood")),
     ]
     settings = manifest.get("identity") or manifest.get("config") or {}
-    return claims + [(name, axes, settings.get(name)) for name, axes in SECTIONS.items()]
+    claims += [(name, axes, settings.get(name)) for name, axes in SECTIONS.items()]
+    code = settings.get("code") or {}  # not recorded by older versions
+    for kind, name in code.get("classes", {}).items():
+        claims.append((f"the class of {kind}", SECTIONS.get(kind, ("protection",)), name))
+    return claims + [
+        (f"the code of {name}", (), sha) for name, sha in code.get("modules", {}).items()
+    ]
 
 
 def _difference(what: str, one: Any, other: Any) -> str | None:
