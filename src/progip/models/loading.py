@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 
 import torch
 from torch import nn
@@ -121,10 +122,14 @@ def _put(network: nn.Module, given: Mapping[str, torch.Tensor], where: str, spec
         if keys
     ]
     if found:
+        shared = {field.name for field in fields(Model)}
+        own_options = [f.name for f in fields(spec) if f.name not in shared]
+        options = "".join(f", {name}={getattr(spec, name)}" for name in own_options)
         raise ProgipError(
             f"{where} does not fit model '{spec.name}' ({type(spec).__name__}, {spec.classes} "
-            f"classes, {spec.channels} channels): {'; '.join(found)}. These are probably the "
-            "weights of another architecture or dataset; correct model.weights or model"
+            f"classes, {spec.channels} channels{options}): {'; '.join(found)}. These are probably "
+            "the weights of another architecture or dataset; correct model.weights, model, or its "
+            "options"
         )
     check_kinds(given, own, where)
     network.load_state_dict(given, strict=False)
