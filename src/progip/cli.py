@@ -9,8 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from tabulate import tabulate
 
-from progip.campaign import store
-from progip.campaign.replay import cell_of, replay, spread
+from progip.campaign.replay import cell_of, manifest_of, replay, spread
 from progip.campaign.tally import ESTIMANDS
 from progip.config import build, cell_settings, composed, entry
 from progip.datasets.base import Dataset
@@ -46,8 +45,7 @@ def show_status(arguments: argparse.Namespace) -> None:
 def replay_run(arguments: argparse.Namespace) -> None:
     """Re-execute one row and show what it did; exit code 1 if it differs from what is stored."""
     folder = cell_of(Path(arguments.folder), arguments.cell)
-    manifest = store.read_json(folder / store.MANIFEST) or {}
-    settings = cell_settings(OmegaConf.create(manifest["config"]))
+    settings = cell_settings(OmegaConf.create(manifest_of(folder)["config"]))
     settings.folder = folder
     result = replay(settings, arguments.run)
     stored, replayed = result.stored.to_pylist()[0], result.replayed.to_pylist()[0]

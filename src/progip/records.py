@@ -8,6 +8,9 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
+#: of result rows and their manifest; raise it with every change that older readers get wrong
+SCHEMA_VERSION = 1
+
 #: what a run is: drawn ahead, before anything is executed.
 PLAN = pa.schema(
     [

@@ -19,11 +19,13 @@ def test_an_edited_class_does_not_meet_what_its_former_self_left(
     monkeypatch.syspath_prepend(tmp_path)
     source = tmp_path / "my_method_of_the_cache.py"
     source.write_text(METHOD.format(1))
-    mine = importlib.import_module(source.stem).Mine()
-    before = code_digest([mine, None])
-    assert before == code_digest([None, mine]) != code_digest([])
+    module = importlib.import_module(source.stem)
+    before = code_digest([module.Mine(), None])
+    assert before == code_digest([None, module.Mine()]) != code_digest([])
+    assert before == code_digest([], [module.Mine()])
     source.write_text(METHOD.format(2))
-    assert code_digest([mine, None]) != before
+    assert code_digest([module.Mine()]) == before  # what runs is what was imported
+    assert code_digest([importlib.reload(module).Mine()]) != before
 
 
 def test_only_code_that_computes_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Shards: whole or absent, never lost, never twice."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,8 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from progip.campaign import store
+from progip.campaign.manifests import check_same_identity
+from progip.campaign.mending import mended_shards
+from progip.campaign.reading import read_shard
 from progip.errors import ProgipError
 
+Change = Callable[[pa.Table], pa.Table]
 SCHEMA = pa.schema([("run_id", pa.int64()), ("x", pa.float32())])
 
 
@@ -52,7 +57,7 @@ def test_a_truncated_shard_is_set_aside_and_its_runs_are_missing(
     content = damaged.read_bytes()
     damaged.write_bytes(content[:keep])
     with caplog.at_level(logging.WARNING):
-        found = store.shards(tmp_path, SCHEMA)
+        found = mended_shards(tmp_path, SCHEMA)
     assert [(s.start, s.stop) for s in found] == [(0, 10), (20, 30)]
     assert list(store.gaps(found, 30, 10)) == [(10, 20)]
     assert damaged.name in caplog.text
@@ -60,14 +65,48 @@ def test_a_truncated_shard_is_set_aside_and_its_runs_are_missing(
     assert pq.ParquetDataset(tmp_path).read().num_rows == 20
 
 
-def test_foreign_files_are_set_aside(tmp_path: Path) -> None:
+def test_files_that_are_not_what_their_name_says_are_set_aside(tmp_path: Path) -> None:
     pq.write_table(rows(0, 5), tmp_path / "part-other.parquet")
     pq.write_table(rows(0, 5), store.shard_path(tmp_path, 0, 10))  # fewer rows than its name says
-    pq.write_table(rows(10, 20).drop(["x"]), store.shard_path(tmp_path, 10, 20))
+    pq.write_table(rows(0, 10), store.shard_path(tmp_path, 10, 20))  # other runs
     store.write_shard(tmp_path, 20, 30, rows(20, 30))
     store.write_shard(tmp_path, 25, 35, rows(25, 35))  # overlaps
-    assert [(s.start, s.stop) for s in store.shards(tmp_path, SCHEMA)] == [(20, 30)]
+    assert [(s.start, s.stop) for s in mended_shards(tmp_path, SCHEMA)] == [(20, 30)]
     assert len(list(tmp_path.glob("_aside-*"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda t: t.drop(["x"]), "lacks x"),
+        (lambda t: t.append_column("y", t["x"]), "has y besides"),
+        (lambda t: t.set_column(1, "x", t["x"].cast("float64")), "has x as double, not float"),
+        (lambda t: t.append_column("x", t["x"]), "has x twice"),
+        (lambda t: t.select(["x", "run_id"]), "another order"),
+    ],
+)
+def test_a_whole_file_with_other_columns_is_refused_and_nothing_renamed(
+    tmp_path: Path, change: Change, named: str
+) -> None:
+    store.shard_path(tmp_path, 0, 10).write_bytes(b"PAR1 torn")
+    store.write_shard(tmp_path, 10, 20, change(rows(10, 20)))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(store.OtherConfiguration, match=rf"part-0000000010-.*{named}.*name="):
+        mended_shards(tmp_path, SCHEMA)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_reader_takes_its_columns_out_of_more(tmp_path: Path) -> None:
+    wider = rows(0, 10).append_column("y", rows(0, 10)["x"]).select(["y", "x", "run_id"])
+    shard = store.write_shard(tmp_path, 0, 10, wider)
+    assert read_shard(shard.path, SCHEMA) == (shard, rows(0, 10))
+
+
+def test_what_cannot_be_read_is_not_taken_for_damaged(tmp_path: Path) -> None:
+    store.shard_path(tmp_path, 0, 10).mkdir()
+    with pytest.raises(ProgipError, match=r"part-0000000000-.* cannot be read: "):
+        mended_shards(tmp_path, SCHEMA)
+    assert store.shard_path(tmp_path, 0, 10).is_dir()
 
 
 def test_no_partial_file_has_a_shards_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,13 +120,21 @@ def test_no_partial_file_has_a_shards_name(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_another_identity_is_refused_with_the_difference(tmp_path: Path) -> None:
-    store.write_json(tmp_path / store.MANIFEST, {"identity": {"a": {"b": 1, "c": 2}, "seed": 0}})
-    store.check_same_identity(tmp_path, {"a": {"b": 1, "c": 2}, "seed": 0})
+    identity = {"a": {"b": 1, "c": 2}, "seed": 0}
+    store.write_json(tmp_path / store.MANIFEST, {"schema_version": 1, "identity": identity})
+    check_same_identity(tmp_path, {"a": {"b": 1, "c": 2}, "seed": 0})
     with pytest.raises(ProgipError, match=r"a\.b was 1, is now 5; seed was 0, is now 3"):
-        store.check_same_identity(tmp_path, {"a": {"b": 5, "c": 2}, "seed": 3})
+        check_same_identity(tmp_path, {"a": {"b": 5, "c": 2}, "seed": 3})
 
 
 def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     (tmp_path / store.MANIFEST).write_text('{"identity": ')
     with pytest.raises(ProgipError, match=r"manifest\.json is damaged"):
-        store.check_same_identity(tmp_path, {})
+        check_same_identity(tmp_path, {})
+
+
+def test_rows_without_a_manifest_are_refused(tmp_path: Path) -> None:
+    check_same_identity(tmp_path, {})
+    store.write_shard(tmp_path, 0, 10, rows(0, 10))
+    with pytest.raises(ProgipError, match=r"holds rows but no manifest\.json"):
+        check_same_identity(tmp_path, {})

@@ -21,6 +21,7 @@ from torture import Cell, small_cell
 from progip import records
 from progip.campaign import store
 from progip.campaign.failure import ERROR, recorded_failure
+from progip.campaign.mending import mended_shards
 from progip.campaign.runner import run_cell
 from progip.config import entry
 from progip.errors import ProgipError
@@ -179,11 +180,11 @@ def test_a_shard_cut_or_changed_anywhere(tmp_path: Path, undisturbed: pa.Table) 
     noticed = 0
     for place in places:
         whole.write_bytes(content[:place])
-        assert store.shards(tmp_path, records.RESULT) == [], f"cut at byte {place}"
+        assert mended_shards(tmp_path, records.RESULT) == [], f"cut at byte {place}"
         changed = bytearray(content)
         changed[place] ^= 0x10
         whole.write_bytes(changed)
-        found = store.shards(tmp_path, records.RESULT)
+        found = mended_shards(tmp_path, records.RESULT)
         noticed += not found
         if found:
             assert torture.same_bytes(pq.read_table(whole), rows), f"byte {place} changed"

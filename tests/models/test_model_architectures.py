@@ -24,6 +24,8 @@ PARAMETERS = {
     "resnet32": (CifarResNet(name="m", depth=32), 464_154),
     "resnet44": (CifarResNet(name="m", depth=44), 658_586),
     "resnet56": (CifarResNet(name="m", depth=56), 853_018),
+    "resnet20-b": (CifarResNet(name="m", depth=20, shortcut="B"), 272_474),
+    "resnet56-b": (CifarResNet(name="m", depth=56, classes=100, shortcut="B"), 861_620),
     "densenet": (DenseNetBC(name="m"), 769_162),
     "resnet18": (ResNet(name="m", depth=18), 11_173_962),
     "resnet34": (ResNet(name="m", depth=34), 21_282_122),
@@ -101,6 +103,12 @@ def functional_densenet(x: Tensor, s: dict[str, Tensor]) -> Tensor:
     return F.relu(_norm(out, s, "bn1")).mean((2, 3)) @ s["fc.weight"].T + s["fc.bias"]
 
 
+def functional_resnet_b(x: Tensor, s: dict[str, Tensor]) -> Tensor:
+    """Projections and the classifier under the names of other public weights."""
+    names = {k: k.replace("downsample", "shortcut").replace("fc.", "linear.") for k in s}
+    return functional_resnet(x, {names[k]: value for k, value in s.items()})
+
+
 def functional_resnet(x: Tensor, s: dict[str, Tensor]) -> Tensor:
     """Either family: the shortcut is a projection where the weights have one, else option A."""
     out = F.relu(_norm(F.conv2d(x, s["conv1.weight"], padding=1), s, "bn1"))
@@ -128,10 +136,11 @@ def functional_resnet(x: Tensor, s: dict[str, Tensor]) -> Tensor:
         (DenseNetBC(name="m"), functional_densenet, 32),
         (CifarResNet(name="m", depth=20), functional_resnet, 32),
         (CifarResNet(name="m", depth=56), functional_resnet, 32),
+        (CifarResNet(name="m", depth=20, shortcut="B"), functional_resnet_b, 32),
         (ResNet(name="m", depth=18), functional_resnet, 32),
         (DigitsResNet(name="m"), functional_resnet, 16),
     ],
-    ids=["densenet", "resnet20", "resnet56", "resnet18", "digits"],
+    ids=["densenet", "resnet20", "resnet56", "resnet20-b", "resnet18", "digits"],
 )
 @torch.no_grad()
 def test_outputs_equal_a_functional_implementation(
@@ -179,6 +188,7 @@ def test_vgg16_bn_equals_torchvisions_with_the_small_classifier() -> None:
     ("make", "message"),
     [
         (lambda: CifarResNet(name="m", depth=18), "6 n [+] 2"),
+        (lambda: CifarResNet(name="m", shortcut="C"), "shortcut must be A or B, not 'C'"),
         (lambda: ResNet(name="m", depth=50), "18 or 34"),
         (lambda: DenseNetBC(name="m", depth=99), "6 n [+] 4"),
         (lambda: DenseNetBC(name="m", growth=0), "growth"),

@@ -64,8 +64,20 @@ def test_the_packaged_demo_network_is_ready_for_campaigns() -> None:
         lambda s: {k: v.double() if v.is_floating_point() else v for k, v in s.items()},
         lambda s: {k: v for k, v in s.items() if not k.endswith("num_batches_tracked")},
         lambda s: {f"_orig_mod.{k}": v for k, v in s.items()},
+        lambda s: {"state_dict": {f"model.{k}": v for k, v in s.items()}, "epoch": 3},
+        lambda s: {"state_dict": {f"model.module._orig_mod.{k}": v for k, v in s.items()}},
     ],
-    ids=["plain", "state_dict", "net", "nested", "float64", "before-0.4.1", "compiled"],
+    ids=[
+        "plain",
+        "state_dict",
+        "net",
+        "nested",
+        "float64",
+        "before-0.4.1",
+        "compiled",
+        "lightning",
+        "lightning-parallel-compiled",
+    ],
 )
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_published_styles_of_torch_save(

@@ -10,15 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from progip import records
-from progip.campaign import provenance, store
+from progip.campaign import mending, provenance, store
 from progip.campaign.claims import SharedWork
 from progip.campaign.judge import golden_evidence, judge
+from progip.campaign.manifests import write_manifest
 from progip.campaign.planning import Planner
 from progip.campaign.progress import remove_dead
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import Subject
-
-SCHEMA_VERSION = 1
 
 
 class CellRows:
@@ -29,6 +28,9 @@ class CellRows:
     Args:
         planner: of the cell, for the manifest.
         work: on the execution whose runs are judged.
+
+    Raises:
+        OtherConfiguration: a whole shard has other columns.
     """
 
     def __init__(
@@ -43,14 +45,14 @@ class CellRows:
         self.settings, self.subject, self.folder = settings, subject, folder
         self._identity, self._planner, self._runs = identity, planner, work.runs
         with store.locked(work.folder), store.locked(folder):
-            store.remove_leftovers(folder, work.held())
+            mending.remove_leftovers(folder, work.held())
             remove_dead(folder)
-            judged = store.shards(folder, records.result_schema(*settings.more_columns))
+            judged = mending.mended_shards(folder, records.result_schema(*settings.more_columns))
             # looked up after the rows: another process adds an execution first, its rows second
             executed = {(s.start, s.stop) for s in store.named_shards(work.folder)}
             for shard in judged:
                 if (shard.start, shard.stop) not in executed:
-                    store.set_aside(shard.path, "its execution is not there")
+                    mending.set_aside(shard.path, "its execution is not there")
         self.judged = {(s.start, s.stop) for s in judged} & executed
         self.complete = self.judged >= {shard for shard in executed if self._wanted(shard[0])}
 
@@ -105,11 +107,11 @@ class CellRows:
             "commit": provenance.commit(),
             "hardware": provenance.hardware(settings.subject.torch_device()),
         }
-        store.write_manifest(
+        write_manifest(
             self.folder,
             {
                 "kind": "cell",
-                "schema_version": SCHEMA_VERSION,
+                "schema_version": records.SCHEMA_VERSION,
                 "cell": settings.names,
                 "runs": planned,
                 "seed": settings.seed,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from progip.campaign import store
+from progip.campaign import mending, store
 
 log = logging.getLogger(__name__)
 
@@ -27,16 +27,19 @@ class SharedWork:
     they write the same rows, each atomically.
 
     Args:
-        schema: of the shards; files that do not fit are set aside at once.
+        schema: of the shards; damaged files are set aside at once.
         runs: planned runs.
         size: most runs of a new shard.
+
+    Raises:
+        OtherConfiguration: a whole shard has other columns.
     """
 
     def __init__(self, folder: Path, schema: pa.Schema, runs: int, size: int) -> None:
         self.folder, self.runs, self.size = folder, runs, size
         with store.locked(folder):
-            self.done = store.shards(folder, schema)
-            store.remove_leftovers(folder, self.held())
+            self.done = mending.mended_shards(folder, schema)
+            mending.remove_leftovers(folder, self.held())
 
     @property
     def complete(self) -> bool:

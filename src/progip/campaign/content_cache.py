@@ -3,7 +3,6 @@
 import hashlib
 import json
 import platform
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 from progip import __version__
 from progip.cache import cache_root
+from progip.campaign.source_code import digests
 from progip.errors import ProgipError
 
 PACKAGE = Path(__file__).parents[1]
@@ -46,24 +46,19 @@ def content_key(content: Any, images: torch.Tensor, batch_size: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def code_digest(objects: Iterable[object]) -> str:
-    """Names the source that computes: of this package, and of the classes of objects from anywhere.
+def code_digest(components: Iterable[object], layers: Iterable[object] = ()) -> str:
+    """Names the source that computes: of this package, and of classes from anywhere.
 
-    An edited method or network must not meet what its former self has left in the cache.
+    An edited method or network must not meet what its former self has left in the cache. Arguments
+    as of ``source_code.digests``.
     """
-    files = {
-        str(file.relative_to(PACKAGE)): file
+    found = {
+        str(file.relative_to(PACKAGE)): hashlib.sha256(file.read_bytes()).hexdigest()
         for folder in COMPUTING
         for file in (PACKAGE / folder).rglob("*.py")
     }
-    for module in {type(thing).__module__ for thing in objects}:
-        source = getattr(sys.modules.get(module), "__file__", None)
-        if source is not None:
-            files[module] = Path(source)
-    digest = hashlib.sha256()
-    for name, file in sorted(files.items()):
-        digest.update(name.encode() + hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
+    found |= digests((thing for thing in components if thing is not None), layers)
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 def _machine(images: torch.Tensor) -> dict[str, Any]:

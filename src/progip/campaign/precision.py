@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from progip.campaign import store
+from progip.campaign.manifests import read_manifest
 from progip.campaign.tally import KINDS, RATES, tally_shards
 from progip.errors import ProgipError
 from progip.statistics.intervals import Rate, effective_size_warning
@@ -53,15 +54,15 @@ def current_precision(
 ) -> Precision:
     """The precision of a cell's folder, finished or not; reads the columns it needs and no more.
 
-    Arguments as in `precision_of`. Raises ProgipError for a folder without a cell, an unknown
-    quantity, weights that do not match the plan.
+    Arguments as in `precision_of`. Raises ProgipError for a folder without a cell or of another
+    schema version, a shard that cannot be read, an unknown quantity, weights that do not match the
+    plan.
     """
-    manifest = store.read_json(folder / store.MANIFEST)
+    manifest = read_manifest(folder)
     if manifest is None or manifest.get("kind") != "cell":
         raise ProgipError(
             f"{folder} is not the folder of a cell: it has no {store.MANIFEST} of one"
         )
-    # reads only: a shard that is being written or damaged is another command's business
     tally = tally_shards(sorted(folder.glob("part-*.parquet")), manifest)
     moments = tally.moments()
     found = precision_of(moments, manifest, quantity, margin=margin, confidence=confidence)

@@ -1,21 +1,31 @@
 """Re-executes one stored row from its own columns, by the reference executor."""
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from progip import records
 from progip.campaign import store
 from progip.campaign.execution import observed_table, reference_executor
 from progip.campaign.judge import judge
+from progip.campaign.manifests import (
+    cell_identity,
+    check_same_identity,
+    code_differences,
+    read_manifest,
+)
+from progip.campaign.reading import read_shard
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import prepare
 from progip.engine.layer_trace import LayerDifference, trace_run
 from progip.errors import ProgipError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,22 +78,34 @@ def cell_of(folder: Path, selection: str = "") -> Path:
     raise ProgipError(f"{folder}: {what} cell={selection!r}; choose by words of one of: {listed}")
 
 
+def manifest_of(cell: Path) -> dict[str, Any]:
+    """The manifest of a cell's folder. Raises ProgipError where there is none that can be read."""
+    manifest = read_manifest(cell)
+    if manifest is None:
+        raise ProgipError(f"{cell}: there is no {store.MANIFEST}; nothing to replay from")
+    return manifest
+
+
 def stored_row(folder: Path, run_id: int, schema: pa.Schema = records.RESULT) -> pa.Table:
     """One row of a cell's folder.
 
     Raises:
-        ProgipError: no shard of this folder holds the run.
+        ProgipError: no shard of this folder holds the run, or the one that does is damaged or has
+            other columns. Nothing in the folder is changed.
     """
-    found = store.shards(folder, schema)
+    found = store.named_shards(folder)
     for shard in found:
         if shard.start <= run_id < shard.stop:
-            return pq.read_table(shard.path).slice(run_id - shard.start, 1)
+            _, rows = read_shard(shard.path, schema)
+            return rows.slice(run_id - shard.start, 1)
     held = ", ".join(f"{s.start}..{s.stop - 1}" for s in found) or "none"
     raise ProgipError(f"{folder}: there is no run {run_id}; runs here: {held}")
 
 
 def replay(settings: CellSettings, run_id: int) -> Replay:
     """Execute run ``run_id`` of a cell again, from the columns of its stored row alone.
+
+    Where code was edited since, a warning names it: the comparison then shows what that changed.
 
     Args:
         settings: of the cell, as its manifest records them.
@@ -92,17 +114,16 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
         ProgipError: the run is not there, or weights, data or options are no longer those the
             row was made with.
     """
+    manifest = manifest_of(settings.folder)
     schema = records.result_schema(*settings.more_columns)
     stored = stored_row(settings.folder, run_id, schema)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     subject = prepare(settings.subject)
-    manifest = store.read_json(settings.folder / store.MANIFEST)
-    if manifest is None:
-        raise ProgipError(
-            f"{settings.folder}: there is no {store.MANIFEST}; nothing to replay from"
-        )
-    store.check_same_identity(settings.folder, {**manifest["identity"], **subject.identity})
+    check_same_identity(settings.folder, {**manifest["identity"], **subject.identity})
+    edited = code_differences(manifest["identity"], cell_identity(settings, subject))
+    if edited:
+        log.warning("the row was made by other code than replays it: %s", "; ".join(edited))
     sites = subject.chosen(settings.fault_model, settings.fault_pass)
     executor = reference_executor(settings, subject, sites)
     plan = stored.select(records.PLAN.names)

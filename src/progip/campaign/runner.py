@@ -12,13 +12,19 @@ import torch
 
 from progip import records
 from progip.campaign import store
-from progip.campaign.cell_rows import SCHEMA_VERSION, CellRows
+from progip.campaign.cell_rows import CellRows
 from progip.campaign.claims import SharedWork
 from progip.campaign.execution import Execution, Pace
 from progip.campaign.golden import clean_rows
+from progip.campaign.manifests import (
+    cell_identity,
+    check_same_identity,
+    execution_identity,
+    write_manifest,
+)
 from progip.campaign.planning import Planner
 from progip.campaign.progress import Progress
-from progip.campaign.settings import CellSettings, identity
+from progip.campaign.settings import CellSettings
 from progip.campaign.sizing import known_seconds_per_run, remember_speed
 from progip.campaign.subject import Subject, prepare
 from progip.campaign.watching import Watch
@@ -66,17 +72,10 @@ def _run(
 ) -> None:
     folder = settings.folder
     subject = prepare(settings.subject)
-    execution_identity = {
-        **subject.identity,
-        "population": settings.population,
-        "fault_model": identity(settings.fault_model),
-        "fault_pass": settings.fault_pass,
-        "seed": settings.seed,
-        "sampling": identity(settings.sampling),
-    }
-    cell_identity = {**execution_identity, "protection": identity(settings.protection)}
-    store.check_same_identity(folder, cell_identity)
-    store.check_same_identity(execution_folder, execution_identity)
+    of_execution = execution_identity(settings, subject)
+    of_cell = cell_identity(settings, subject)
+    check_same_identity(folder, of_cell)
+    check_same_identity(execution_folder, of_execution)
     accepted()
     settings.fault_model.select(subject.modules)
     if not (execution_folder / store.CLEAN).exists():
@@ -92,16 +91,16 @@ def _run(
     pilot = settings.sampling.pilot_runs  # what comes after it is planned from its rows
     for runs in sorted({min(pilot, size), *watch.looks} - {0}):
         work = SharedWork(execution_folder, schema, runs, settings.shard_size)
-        rows = CellRows(settings, subject, planner, folder, cell_identity, work)
+        rows = CellRows(settings, subject, planner, folder, of_cell, work)
         planned = max([size, *(shard.stop for shard in work.done)])
         if not work.complete:
             rows.write_manifest(config, planned)
-            store.write_manifest(
+            write_manifest(
                 execution_folder,
                 {
                     "kind": "execution",
-                    "schema_version": SCHEMA_VERSION,
-                    "identity": execution_identity,
+                    "schema_version": records.SCHEMA_VERSION,
+                    "identity": of_execution,
                 },
             )
             _execute(settings, subject, planner, work, rows, progress)

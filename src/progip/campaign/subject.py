@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import cached_property
 from typing import Any
 
@@ -107,11 +107,16 @@ class Subject:
             {**content, "train": self.identity["data"]["train"], "code": self._code},
         )
 
+    @property
+    def layers(self) -> list[nn.Module]:
+        """Every module of the model, without what a protection puts into it."""
+        return list(self._plain.modules())
+
     @cached_property
     def _code(self) -> str:
         settings = self._settings
         parts = (settings.model, settings.dataset, settings.ood_dataset, self.method)
-        return code_digest((*parts, settings.correction, *self._plain.modules()))
+        return code_digest([*parts, settings.correction], self.layers)
 
     @cached_property
     def golden(self) -> Golden:
@@ -263,7 +268,9 @@ _ready: dict[str, Subject] = {}
 
 def prepare(settings: SubjectSettings) -> Subject:
     """The subject of these settings; the last two stay ready for the next cells of a sweep."""
-    key = json.dumps([asdict(settings), torch.get_num_threads()], sort_keys=True, default=str)
+    kinds = [str(type(getattr(settings, field.name))) for field in fields(settings)]
+    what = [asdict(settings), kinds, torch.get_num_threads()]
+    key = json.dumps(what, sort_keys=True, default=str)
     if key not in _ready:
         if len(_ready) == 2:
             _ready.pop(next(iter(_ready)))

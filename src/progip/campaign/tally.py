@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from progip.campaign.reading import read_columns
 from progip.errors import ProgipError
 from progip.statistics.strata import Moments, StratifiedSums
 
@@ -200,11 +200,14 @@ class Tally:
 def tally_shards(
     paths: Sequence[Path], manifest: Mapping[str, Any], stop: int | None = None
 ) -> Tally:
-    """Count the rows of result shards, those with run_id below ``stop`` only, where given."""
+    """Count the rows of result shards, those with run_id below ``stop`` only, where given.
+
+    Raises ProgipError for a shard that is damaged or lacks a column, by its name.
+    """
     tally = Tally(manifest)
     for path in paths:
         names = list(dict.fromkeys([*tally.columns, "run_id"]))
-        table = pq.read_table(path, columns=names)
+        table = read_columns(path, names)
         columns = {name: table[name].to_numpy() for name in names}
         keep = columns["run_id"] < stop if stop is not None else slice(None)
         tally.add({name: values[keep] for name, values in columns.items()})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from progip.campaign import store
+from progip.campaign.manifests import write_manifest
 from progip.campaign.precision import cell_paths, rate_of
 from progip.campaign.settings import CellSettings
 from progip.campaign.tally import tally_shards
@@ -73,4 +74,4 @@ class Watch:
             "half_width": look.half_width,
             "enough": look.enough,
         }
-        store.write_manifest(self._folder, manifest)
+        write_manifest(self._folder, manifest)

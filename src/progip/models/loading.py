@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 
 import torch
 from torch import nn
 
 from progip.errors import ProgipError
 from progip.models.base import Model
+from progip.models.fitting import COUNTER, check_kinds, without_shared_prefix
 from progip.models.weight_files import locate, read_state_dict
 
 RANDOM = "random"
@@ -33,8 +35,9 @@ def load_network(
         image_shape: (channels, height, width) of the images it will see: tried on two black ones.
 
     Raises:
-        ProgipError: where the weights are missing, damaged, hold NaN or infinity or belong to
-            another architecture, the device is not there, or the network cannot take the images.
+        ProgipError: where the weights are missing, damaged, hold NaN or infinity, are of another
+            kind of numbers or belong to another architecture, the device is not there, or the
+            network cannot take the images.
     """
     place = usable_device(device)
     network = seeded_network(spec)
@@ -95,11 +98,14 @@ def usable_device(device: torch.device | str) -> torch.device:
 
 
 def _put(network: nn.Module, given: Mapping[str, torch.Tensor], where: str, spec: Model) -> None:
-    """Copy the weights into the network after checking that they are its own and finite."""
-    given = {key: value for key, value in given.items() if not key.startswith(spec.training_only)}
+    """Copy the weights into the network after checking that they are its own, and finite."""
     own = network.state_dict()
-    # a counter that files written before PyTorch 0.4.1 lack and that evaluation never reads
-    missing = [k for k in own if k not in given and not k.endswith("num_batches_tracked")]
+    given = {
+        key: value
+        for key, value in without_shared_prefix(given, own).items()
+        if not key.startswith(spec.training_only)
+    }
+    missing = [k for k in own if k not in given and not k.endswith(COUNTER)]
     unexpected = [k for k in given if k not in own]
     wrong = [
         f"{k} {tuple(given[k].shape)} instead of {tuple(own[k].shape)}"
@@ -116,11 +122,16 @@ def _put(network: nn.Module, given: Mapping[str, torch.Tensor], where: str, spec
         if keys
     ]
     if found:
+        shared = {field.name for field in fields(Model)}
+        own_options = [f.name for f in fields(spec) if f.name not in shared]
+        options = "".join(f", {name}={getattr(spec, name)}" for name in own_options)
         raise ProgipError(
             f"{where} does not fit model '{spec.name}' ({type(spec).__name__}, {spec.classes} "
-            f"classes, {spec.channels} channels): {'; '.join(found)}. These are probably the "
-            "weights of another architecture or dataset; correct model.weights or model"
+            f"classes, {spec.channels} channels{options}): {'; '.join(found)}. These are probably "
+            "the weights of another architecture or dataset; correct model.weights, model, or its "
+            "options"
         )
+    check_kinds(given, own, where)
     network.load_state_dict(given, strict=False)
     for key, value in network.state_dict().items():  # after the copy: float64 may overflow in it
         bad = int((~torch.isfinite(value)).sum())

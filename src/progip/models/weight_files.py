@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Mapping
@@ -24,8 +25,6 @@ PACKAGE_PREFIX = "package:"
 CHUNK = 1 << 18  # bytes; at pooch's own 1 KiB the progress bar is the slowest part
 #: what training scripts call the state dict inside the dictionary they save
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
-#: what nn.DataParallel and torch.compile put before every name
-PREFIXES = ("module.", "_orig_mod.")
 
 
 def locate(spec: Model) -> Path:
@@ -97,8 +96,8 @@ def _download(spec: Model, url: str) -> Path:
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """The state dict in a ``.safetensors`` file or in what ``torch.save`` wrote, on the CPU.
 
-    Wrappers (``{"state_dict": ...}``, ``{"net": ...}``) are opened, and the prefix that
-    ``nn.DataParallel`` leaves (``module.``) is taken off. Nothing in the file is ever executed.
+    Wrappers (``{"state_dict": ...}``, ``{"net": ...}``, Lightning's checkpoints) are opened.
+    Nothing in the file is ever executed.
 
     Raises:
         ProgipError: where the file is damaged, holds more than tensors, or holds no state dict.
@@ -110,9 +109,6 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             raise ProgipError(f"{path} is damaged or no safetensors file: {problem}") from problem
     else:
         state = _opened(_unpickled(path), path)
-    for prefix in PREFIXES:
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
 
 
@@ -123,9 +119,11 @@ def _unpickled(path: Path) -> Any:
             return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as problem:  # damaged files raise anything: EOFError, RuntimeError, KeyError
         if "Unsupported global" in str(problem) or "Unsupported class" in str(problem):
+            named = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(problem))
             raise ProgipError(
-                f"{path} holds Python objects besides tensors, which could run code, and is "
-                "refused: where you trust it, load it yourself and save model.state_dict()"
+                f"{path} holds Python objects besides tensors{f' ({named[1]})' if named else ''}, "
+                "which could run code, and is refused: where you trust it, load it yourself and "
+                "save model.state_dict() (of a Lightning checkpoint: what is under 'state_dict')"
             ) from problem
         reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         raise ProgipError(

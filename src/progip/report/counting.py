@@ -62,6 +62,10 @@ class CellCounts:
     warnings: list[str] = field(default_factory=list)
 
 
+class OtherColumns(ProgipError):
+    """A shard of another version: whole, so no campaign that is run again redoes it."""
+
+
 def count_cell(cell: CellFolder, estimand: str | None = None) -> CellCounts:
     """Count a cell's rows; whatever cannot be read, or is there twice, is left out with a warning.
 
@@ -126,9 +130,10 @@ def valid_rows(
             columns = _read(shard, names)
         except (OSError, pa.ArrowException, ProgipError) as error:
             reason = str(error).strip().partition("\n")[0].rstrip(".")
-            warnings.append(
-                f"shard left out: {label}: {reason}. Run the campaign again to redo it."
-            )
+            advice = "Run the campaign again to redo it."
+            if isinstance(error, OtherColumns):
+                advice = "Report with the version of progip that wrote it."
+            warnings.append(f"shard left out: {label}: {reason}. {advice}")
             continue
         run_id = columns["run_id"]
         keep = (run_id >= 0) & (run_id < planned)
@@ -160,7 +165,7 @@ def _read(shard: Path, names: tuple[str, ...]) -> dict[str, NDArray]:
         held = file.schema_arrow.names
         absent = [name for name in names if name not in held]
         if absent:
-            raise ProgipError(f"it lacks the columns {', '.join(absent)}")
+            raise OtherColumns(f"it lacks the columns {', '.join(absent)}")
         for batch in file.iter_batches(BATCH_ROWS, columns=list(names), use_threads=False):
             found = dict(zip(batch.schema.names, batch.columns, strict=True))
             for name in names:

@@ -11,8 +11,6 @@ from typing import Any
 from progip import records
 from progip.errors import ProgipError
 
-SCHEMA_VERSION = 1
-
 #: what tells one cell from another, as written in its manifest
 IDENTITY = tuple(name for name in records.CELL.names if name != "cell")
 
@@ -99,9 +97,9 @@ def find_cells(root: Path) -> list[CellFolder]:
 def check_agreement(cells: list[CellFolder], allow_mixed: bool = False) -> None:
     """Refuse cells that must not be added up.
 
-    Cells of one (model, dataset, ood_method) must agree on seed, weights, data, OOD threshold and
-    configuration, unless allow_mixed. One cell of one seed in two folders is refused always: its
-    runs would count twice. Raises ProgipError that names both folders and what differs.
+    Cells of one (model, dataset, ood_method) must agree on seed, weights, data, OOD threshold, code
+    and configuration, unless allow_mixed. One cell of one seed in two folders is refused always:
+    its runs would count twice. Raises ProgipError that names both folders and what differs.
     """
     seen: dict[Any, tuple[CellFolder, Any]] = {}
     for cell in cells:
@@ -138,7 +136,13 @@ def _must_agree(cell: CellFolder) -> list[tuple[str, tuple[str, ...], Any]]:
         ("thresholds.ood", detector, (manifest.get("thresholds") or {}).get("ood")),
     ]
     settings = manifest.get("identity") or manifest.get("config") or {}
-    return claims + [(name, axes, settings.get(name)) for name, axes in SECTIONS.items()]
+    claims += [(name, axes, settings.get(name)) for name, axes in SECTIONS.items()]
+    code = settings.get("code") or {}  # not recorded by older versions
+    for kind, name in code.get("classes", {}).items():
+        claims.append((f"the class of {kind}", SECTIONS.get(kind, ("protection",)), name))
+    return claims + [
+        (f"the code of {name}", (), sha) for name, sha in code.get("modules", {}).items()
+    ]
 
 
 def _difference(what: str, one: Any, other: Any) -> str | None:
@@ -167,10 +171,10 @@ def _read(path: Path, name: str) -> dict[str, Any] | None:
     if not isinstance(manifest, dict) or manifest.get("kind") != "cell":
         return None
     version = manifest.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if version != records.SCHEMA_VERSION:
         raise ProgipError(
             f"{name}/manifest.json has schema version {version}, this program reads "
-            f"{SCHEMA_VERSION}; report with the version of progip that wrote it"
+            f"{records.SCHEMA_VERSION}; report with the version of progip that wrote it"
         )
     cell = manifest.get("cell")
     wanting = [key for key in ("runs", "seed") if not isinstance(manifest.get(key), int)]
