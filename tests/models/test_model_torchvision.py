@@ -13,7 +13,7 @@ from progip.errors import ProgipError
 from progip.models.features import penultimate_module
 from progip.models.loading import load_network, seeded_network
 from progip.models.rewrite import with_own_modules
-from progip.models.torchvision_model import TorchvisionModel, architectures
+from progip.models.torchvision_model import TorchvisionModel
 
 SIZES = {
     "resnet18": None,
@@ -95,8 +95,8 @@ def test_auxiliary_weights_of_a_file_are_left_out(tmp_path: Path) -> None:
 
 
 def test_architectures() -> None:
-    assert {"resnet18", "vit_b_16", "vgg16_bn"} <= set(architectures())
-    assert not [name for name in architectures() if "fcn" in name or "quantized" in name]
+    assert {"resnet18", "vit_b_16", "vgg16_bn"} <= set(TorchvisionModel.known())
+    assert not [name for name in TorchvisionModel.known() if "fcn" in name or "quantized" in name]
 
 
 def test_unknown_architecture_lists_close_ones() -> None:

@@ -29,8 +29,11 @@ class GlobalAvgPool(nn.Module):
         return x.mean(self.dim, self.keepdim)
 
 
-def _relu(inplace: bool = False) -> nn.Module:
-    return nn.ReLU()
+def _activation(cls: Callable[[], nn.Module]) -> Callable[..., nn.Module]:
+    def make(inplace: bool = False) -> nn.Module:
+        return cls()
+
+    return make
 
 
 def _flatten(start_dim: int = 0, end_dim: int = -1) -> nn.Module:
@@ -39,9 +42,12 @@ def _flatten(start_dim: int = 0, end_dim: int = -1) -> nn.Module:
 
 #: function, or name of a tensor method -> the module that does the same, from its other arguments
 _MODULES: dict[Callable[..., Any] | str, Callable[..., nn.Module]] = {
-    F.relu: _relu,
-    torch.relu: _relu,
-    "relu": _relu,
+    **dict.fromkeys((F.relu, torch.relu, "relu"), _activation(nn.ReLU)),
+    F.relu6: _activation(nn.ReLU6),
+    F.silu: _activation(nn.SiLU),
+    F.mish: _activation(nn.Mish),
+    F.hardswish: _activation(nn.Hardswish),
+    F.gelu: nn.GELU,
     F.avg_pool2d: nn.AvgPool2d,
     F.max_pool2d: nn.MaxPool2d,
     F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
@@ -49,7 +55,19 @@ _MODULES: dict[Callable[..., Any] | str, Callable[..., nn.Module]] = {
     "flatten": _flatten,
     "mean": GlobalAvgPool,
 }
+_CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _IN_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul}
+
+
+class _Tracer(fx.Tracer):
+    """Enters every block, but no layer of torch, nor one of a class that inherits from it."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        layer = any(
+            base.__module__.startswith("torch.nn.modules.") and base not in _CONTAINERS
+            for base in type(m).__mro__
+        )
+        return layer or super().is_leaf_module(m, module_qualified_name)
 
 
 def with_own_modules(network: nn.Module, first: dict[str, nn.Module] | None = None) -> nn.Module:
@@ -70,7 +88,7 @@ def with_own_modules(network: nn.Module, first: dict[str, nn.Module] | None = No
     Raises:
         torch.fx.proxy.TraceError: where the control flow depends on values.
     """
-    tracer = fx.Tracer()
+    tracer = _Tracer()
     graph = tracer.trace(network)
     result = fx.GraphModule(network, graph)
     calls: Counter[str] = Counter()
@@ -85,10 +103,17 @@ def with_own_modules(network: nn.Module, first: dict[str, nn.Module] | None = No
                 node.target = _IN_PLACE[node.target]
             _replace(result, graph, node)
     _prepend(result, graph, first or {})
-    graph.eliminate_dead_code()
+    graph.eliminate_dead_code(_does_something)
     graph.lint()
     result.recompile()
     return result.train(network.training)
+
+
+def _does_something(node: fx.Node) -> bool:
+    """Whether a node matters though nothing uses its result: torch.fx misses ``x.mul_(2)``."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    in_place = node.op.startswith("call_") and name.endswith("_") and not name.endswith("__")
+    return node.is_impure() or in_place or node.kwargs.get("inplace") is True
 
 
 def _replace(result: fx.GraphModule, graph: fx.Graph, node: fx.Node) -> None:
