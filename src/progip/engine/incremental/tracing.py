@@ -145,7 +145,8 @@ def _trace(pipeline: Pipeline, images: Tensor) -> tuple[fx.Graph, list[SiteKey]]
                 torch.func.functionalize(module, remove="mutations"), tracing_mode="real"
             )(images)
     except Exception as error:  # whatever a network does that tracing cannot follow
-        raise NotTraceable(f"tracing failed: {type(error).__name__}: {error}") from error
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise NotTraceable(f"tracing failed: {type(error).__name__}: {reason}") from error
     _drop_dead(module.graph)
     return module.graph, markers.keys
 
@@ -186,13 +187,21 @@ def _run(graph: fx.Graph, images: Tensor) -> Iterator[tuple[fx.Node, tuple[Any, 
         else:
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
             with torch.no_grad():  # not around the loop: generators take turns
-                value = args[0] if node.op == "output" else node.target(*args, **kwargs)
+                value = args[0] if node.op == "output" else _call(node, args, kwargs)
         yield node, args, value
         values[node] = value
         for used in (node, *node.all_input_nodes):
             left[used] -= used is not node
             if left[used] == 0:
                 values.pop(used, None)
+
+
+def _call(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return node.target(*args, **kwargs)  # type: ignore[operator]  # of a call
+    except Exception as error:  # the backward of an LSTM refuses what its forward gave
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise NotTraceable(f"'{node.name}' cannot be executed alone: {reason}") from error
 
 
 def _layout(

@@ -1,0 +1,106 @@
+"""Campaigns on networks that other people write, against hooks of our own in batches of one."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import rows_of
+from torch import Tensor, nn
+from users_model import users_model
+
+from progip.campaign.runner import run_cell
+from progip.campaign.settings import CellSettings
+from progip.campaign.subject import Subject, prepare
+from progip.config import cell_settings, composed, resolved
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKENS = ["Crops", "SeqFirst", "SeqFirst64", "TransEnc", "ClsTok"]
+LAYERS = ["OneWN", "WNorm", "SubConv", "LinDrop", "Kwargs", "Lstm"]
+PLAIN = [
+    "InplaceFn", "InplaceMod", "Shared", "Tied", "SeqSub", "SelfAttn", "CLast", "PixelShuf",
+    "OneHead", "CheckPt", "OldWNorm", "ImgMut", "Conv1",
+]  # fmt: skip
+EVERY = [*TOKENS, *LAYERS, *PLAIN, pytest.param("Deep", marks=pytest.mark.slow)]
+
+
+def cell(tmp_path: Path, kind: str, *overrides: str) -> tuple[CellSettings, pd.DataFrame]:
+    cfg = composed(
+        [
+            f"outputs={tmp_path}", "batch_size=16", "runs=100", "self_check=0", "protection=none",
+            "fault_model.layers=.*", *users_model(kind), *overrides,
+        ],
+        ROOT / "conf",
+    )  # fmt: skip
+    settings = cell_settings(cfg)
+    return settings, rows_of(run_cell(settings, resolved(cfg)))
+
+
+def flipped(value: float, bit: int) -> float:
+    word = np.float32(value).view(np.uint32) ^ np.uint32(1 << bit)
+    return float(word.view(np.float32))
+
+
+class Oracle:
+    """One run by one forward hook, in a batch of one image."""
+
+    def __init__(self, subject: Subject, population: str) -> None:
+        self.network, self.images = subject.network, subject.images[population]
+
+    @torch.no_grad()
+    def run(self, row: Any) -> tuple[float, int]:
+        """The value before the fault, and the class after it."""
+        before: list[float] = []
+        calls = 0
+
+        def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+            nonlocal calls
+            calls += 1
+            if calls != row.call + 1:
+                return None
+            flat = output.contiguous().reshape(-1).clone()
+            before.append(float(flat[row.neuron]))
+            flat[row.neuron] = flipped(before[0], row.bit)
+            return flat.reshape(output.shape)
+
+        handle = self.network.get_submodule(row.layer).register_forward_hook(hook)
+        try:
+            logits = self.network(self.images[row.sample_index][None].clone())
+        finally:
+            handle.remove()
+        return before[0], int(logits.argmax())
+
+
+@pytest.mark.parametrize("executor", ["incremental", "reference"])
+@pytest.mark.parametrize("kind", EVERY)
+def test_rows_are_those_of_a_hook_in_batches_of_one(
+    tmp_path: Path, kind: str, executor: str
+) -> None:
+    chosen = ["pass=first_forward", "population=id", "ood_method=none", f"executor={executor}"]
+    settings, rows = cell(tmp_path, kind, "ood_dataset=none", *chosen)
+    oracle = Oracle(prepare(settings.subject), "id")
+    for row in rows.itertuples():
+        before, label = oracle.run(row)
+        assert before == pytest.approx(row.value_before, rel=1e-4, abs=1e-6)
+        assert row.value_after == flipped(row.value_before, row.bit) or np.isnan(row.value_after)
+        assert label == row.faulty_class or row.faulty_class == -1
+
+
+@pytest.mark.parametrize("fault_pass", ["first_forward", "backward", "second_forward"])
+@pytest.mark.parametrize("kind", [*TOKENS, *LAYERS])
+def test_both_executors_agree_in_every_pass(tmp_path: Path, kind: str, fault_pass: str) -> None:
+    chosen = ["ood_method=odin", f"pass={fault_pass}", "population=ood"]
+    _, fast = cell(tmp_path / "a", kind, *chosen, "executor=incremental")
+    _, whole = cell(tmp_path / "b", kind, *chosen, "executor=reference")
+    pd.testing.assert_frame_equal(fast, whole, check_exact=True)
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_without_faults_every_row_is_golden(tmp_path: Path, kind: str) -> None:
+    chosen = ["fault_model=none", "ood_method=odin", "executor=reference"]
+    _, rows = cell(tmp_path, kind, *chosen, "pass=first_forward", "population=id")
+    for name in ("class", "score", "grad_max"):
+        assert (rows[f"faulty_{name}"] == rows[f"golden_{name}"]).all()
+    assert not rows[["class_changed", "verdict_changed", "detection_failure"]].any(axis=None)
