@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from progip.engine.sites import hookable
+
 log = logging.getLogger(__name__)
 
 
@@ -23,10 +25,10 @@ def fitting_batch(network: nn.Module, images: Tensor, batch_size: int, golden_me
     outputs: list[int] = []
 
     def hook(module: nn.Module, _: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and next(module.children(), None) is None:
+        if isinstance(output, Tensor):
             outputs.append(output.numel() * output.element_size() // len(images))
 
-    handles = [module.register_forward_hook(hook) for module in network.modules()]
+    handles = [module.register_forward_hook(hook) for _, module in hookable(network)]
     with torch.no_grad():
         network(images)
     for handle in handles:

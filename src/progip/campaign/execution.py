@@ -13,7 +13,9 @@ from progip import records
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import Subject
 from progip.engine.incremental import IncrementalExecutor, NotTraceable
+from progip.engine.observe import observed_columns
 from progip.engine.reference import ReferenceExecutor
+from progip.errors import ProgipError
 from progip.fault_models.base import Hits, Site
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ class Execution:
         self._schema = records.execution_schema(*settings.more_columns)
         self._reference = reference_executor(settings, subject, sites)
         self._executor: Executor = self._reference
+        self._expect_golden(settings, subject)
         self._every = round(1 / settings.self_check) if settings.self_check > 0 else 0
         whole = settings.fault_model.many or settings.subject.correction is not None
         if settings.executor == "incremental" and not whole:
@@ -81,6 +84,27 @@ class Execution:
                 )
             except NotTraceable as reason:
                 log.warning("executed by the reference, which is slower: %s", reason)
+
+    def _expect_golden(self, settings: CellSettings, subject: Subject) -> None:
+        """Executed without faults among other images, an image must give its golden results."""
+        samples = np.random.default_rng(0).permutation(len(self._golden))[: subject.batch_size]
+        observation = self._reference.fault_free(samples)
+        found = observed_columns(observation, subject.pipeline.ranges.sites, len(samples))
+        for name in ("class", "score", "grad_max", "range_excess_first", "range_excess_second"):
+            golden = self._golden[name].to_numpy()[samples]
+            same = (golden == found[name]) | ((golden != golden) & (found[name] != found[name]))
+            if not same.all():
+                row = int(np.flatnonzero(~same)[0])
+                raise ProgipError(
+                    f"model '{settings.names['model']}' under ood_method "
+                    f"'{settings.names['ood_method']}': executed again without faults, among other "
+                    f"images, {int((~same).sum())} of {len(samples)} {settings.population} images "
+                    f"give another {name} (image {samples[row]}: {found[name][row]!r}, golden "
+                    f"{golden[row]!r}). Nothing that a fault does could be told from this: the "
+                    "method or the network draws random numbers or mixes the images of a batch "
+                    "after its first forward pass, or this machine's kernels do not recur "
+                    "(another batch_size or threads=1 may help)"
+                )
 
     def run(self, plan: pa.Table) -> pa.Table:
         """Execute every row of a plan: a table of ``records.execution_schema``.

@@ -30,6 +30,7 @@ from progip.engine.reference import ReferenceExecutor
 from progip.engine.sites import Survey, hookable, kinds_of, survey
 from progip.errors import ProgipError
 from progip.fault_models.base import FaultModel, Site
+from progip.models.checking import check_repeatable
 from progip.models.loading import load_network, weights_fingerprint
 from progip.ood_methods.base import OODMethod
 from progip.protections.base import Evidence
@@ -66,9 +67,9 @@ class Subject:
         }
         self._train = dataset.split("train")
         shape = splits["id", "evaluation"].pixels.shape[1:]
-        self._plain = load_network(settings.model, self.device, image_shape=shape)
-        if settings.channels_last:
-            self._plain = self._plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._plain = load_network(
+            settings.model, self.device, image_shape=shape, channels_last=settings.channels_last
+        )
         self.batch_size = fitting_batch(
             self._plain,
             self._data["id", "evaluation"][0][:2],
@@ -76,6 +77,8 @@ class Subject:
             settings.golden_memory,
         )
         self.images = {p: self._data[p, "evaluation"][0] for p in self.method.populations}
+        owner = f"model '{settings.model.name}'"
+        check_repeatable(self._plain, owner, self.images["id"][: self.batch_size])
         self.identity: dict[str, Any] = {
             "model": identity(settings.model),
             "dataset": identity(dataset),

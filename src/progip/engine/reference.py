@@ -12,7 +12,7 @@ from torch import Tensor
 from progip.engine.corrected import CorrectedPipeline
 from progip.engine.flipping import BatchFaults
 from progip.engine.observe import observed_columns
-from progip.engine.pipeline import Pipeline
+from progip.engine.pipeline import Observation, Pipeline
 from progip.fault_models.base import Hits, Site, digests, named_hits
 from progip.models.calls import tensor_argument, with_tensor_argument
 
@@ -104,6 +104,10 @@ class ReferenceExecutor:
                 self.pipeline(self._padded(samples), self._enter)
         finally:
             self._faults = planned
+
+    def fault_free(self, samples: np.ndarray) -> Observation:
+        """What one batch of images, given by number, shows without faults."""
+        return self.pipeline(self._padded(samples))
 
     def _padded(self, samples: np.ndarray) -> Tensor:
         """A batch of images, given by number; repeated where there are too few."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from progip.errors import ProgipError
 from progip.models.base import Model
+from progip.models.checking import check_layers, other_types
 from progip.models.fitting import COUNTER, check_kinds, without_shared_prefix
 from progip.models.weight_files import locate, read_state_dict
 
@@ -23,6 +24,7 @@ def load_network(
     device: torch.device | str = "cpu",
     *,
     image_shape: tuple[int, int, int] | None = None,
+    channels_last: bool = False,
 ) -> nn.Module:
     """The network of a model with its weights, as campaigns use it.
 
@@ -33,14 +35,16 @@ def load_network(
         spec: which model, and where its weights are.
         device: where to put it.
         image_shape: (channels, height, width) of the images it will see: tried on two black ones.
+        channels_last: the memory format of its weights and of what it will see.
 
     Raises:
         ProgipError: where the weights are missing, damaged, hold NaN or infinity, are of another
-            kind of numbers or belong to another architecture, the device is not there, or the
-            network cannot take the images.
+            kind of numbers or belong to another architecture, the device is not there, the network
+            cannot take the images, or one of its layers cannot be hooked.
     """
     place = usable_device(device)
     network = seeded_network(spec)
+    check_layers(network, f"model '{spec.name}'")
     if spec.weights == PUBLISHED:
         _put(network, spec.published_weights(), "the published weights", spec)
     elif spec.weights != RANDOM:
@@ -51,8 +55,11 @@ def load_network(
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]  # a bool, as just checked
     network = spec.prepared(network).to(place)
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    if channels_last:
+        network = network.to(memory_format=order)  # type: ignore[call-overload]
     if image_shape is not None:
-        _try(network, spec, image_shape)
+        _try(network, spec, image_shape, order)
     return network
 
 
@@ -142,22 +149,55 @@ def _put(network: nn.Module, given: Mapping[str, torch.Tensor], where: str, spec
             )
 
 
-def _try(network: nn.Module, spec: Model, image_shape: tuple[int, int, int]) -> None:
+def _try(
+    network: nn.Module, spec: Model, image_shape: tuple[int, int, int], order: torch.memory_format
+) -> None:
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    images = torch.zeros(2, *image_shape, device=device)
+    images = torch.zeros(2, *image_shape, device=device).contiguous(memory_format=order)
     shape = " x ".join(map(str, image_shape))
     try:
         with torch.no_grad():
             logits = network(images)
-    except (RuntimeError, AssertionError, ValueError) as problem:
-        raise ProgipError(
-            f"model '{spec.name}' cannot take images of {shape} (channels, height, width): "
-            f"{str(problem).splitlines()[0][:200]}. Choose another model or dataset, or resize "
-            "the images (torchvision models: model.input_size)"
-        ) from problem
+    except Exception as problem:  # a user's own code may raise anything
+        raise ProgipError(_refusal(network, spec, images, order, problem)) from problem
     wanted = (2, spec.classes)
     if not isinstance(logits, torch.Tensor) or logits.shape != wanted:
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ProgipError(
             f"model '{spec.name}' gives {got} for two images of {shape}, not logits {wanted}"
         )
+
+
+def _refusal(
+    network: nn.Module,
+    spec: Model,
+    images: torch.Tensor,
+    order: torch.memory_format,
+    problem: Exception,
+) -> str:
+    """Why a network does not take images, and what to do."""
+    reason = (str(problem).splitlines() or [type(problem).__name__])[0][:200]
+    types = other_types(network)
+    if types:
+        return (
+            f"model '{spec.name}': {types}, and images are float32; only float32 can be executed "
+            f"and hit: call .float() on the network ({reason})"
+        )
+    if order == torch.channels_last:
+        plain = torch.contiguous_format
+        try:
+            with torch.no_grad():
+                network.to(memory_format=plain)(images.contiguous())  # type: ignore[call-overload]
+        except Exception:  # then the memory format is not the reason
+            pass
+        else:
+            return (
+                f"model '{spec.name}' does not run in the memory format channels_last ({reason}); "
+                "add channels_last=false, or use reshape or flatten in place of view"
+            )
+    shape = " x ".join(map(str, images.shape[1:]))
+    return (
+        f"model '{spec.name}' cannot take images of {shape} (channels, height, width): {reason}. "
+        "Choose another model or dataset, or resize the images (model.input_size, where the model "
+        "has it)"
+    )

@@ -128,12 +128,26 @@ class InputPerturbation(OODMethod):
             enter("first_forward")
             logits, loss = self.first_forward(network, images)
             enter("backward")
-            (gradient,) = torch.autograd.grad(loss, images, torch.ones_like(loss))
+            gradient = self._gradient(loss, images)
         perturbed = self.perturb(images.detach(), gradient)
         with torch.no_grad():
             enter("second_forward")
             score = self.second_forward(network, perturbed)
         return Detection(logits.detach(), gradient, perturbed, score)
+
+    def _gradient(self, loss: Tensor, images: Tensor) -> Tensor:
+        gradient = None
+        if loss.requires_grad:
+            (gradient,) = torch.autograd.grad(
+                loss, images, torch.ones_like(loss), allow_unused=True
+            )
+        if gradient is None:
+            raise ProgipError(
+                f"ood_method '{self.name}' needs the gradient of the network's output at its "
+                "image, and this network gives none: it runs under no_grad, or computes with "
+                "integers or detached values on the way; ood_method=none needs no gradient"
+            )
+        return gradient
 
     def perturb(self, images: Tensor, gradient: Tensor) -> Tensor:
         """x - epsilon * sign(gradient) / std; no clamp to the valid pixel range."""
