@@ -109,7 +109,8 @@ def runtime(arguments: argparse.Namespace) -> None:
     )
     for method in arguments.methods:
         overrides = [f"ood_method={method}", *arguments.overrides]
-        cfg = composed(overrides, campaign=arguments.campaign)
+        # the subject alone: which protections watch it comes after
+        cfg = composed([*overrides, "protection=none"], campaign=arguments.campaign)
         protections = [
             build(
                 composed(

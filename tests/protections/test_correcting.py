@@ -290,6 +290,8 @@ def test_what_cannot_be_fitted_or_protected_is_refused(images: Tensor) -> None:
     with pytest.raises(ProgipError, match="its clean outputs are not finite"):
         gradient().fit(network, [images * float("inf")])
     with pytest.raises(ProgipError, match="no layer before its last"):
+        gradient().fit(nn.Sequential(nn.Flatten(), nn.Linear(192, 2), nn.ReLU()), [images])
+    with pytest.raises(ProgipError, match=r"no activation that is a module.*with_own_modules"):
         gradient().fit(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), [images])
     state = gradient().fit(network, [images])
     with pytest.raises(ProgipError, match="another network"):

@@ -97,9 +97,7 @@ class CellRows:
     def write_manifest(self, config: dict[str, Any], planned: int) -> None:
         """Write ``manifest.json``: what the rows are, and what they are made with."""
         settings, subject, identity = self.settings, self.subject, self._identity
-        evaluation = golden_evidence(
-            subject.evaluation(settings.population), subject.method.verdicts
-        )
+        evaluation = golden_evidence(subject.evaluation(settings.population))
         clean = settings.protection.judge(evaluation, self.thresholds)
         layers = self._planner.population.sites
         made = {
@@ -128,6 +126,7 @@ class CellRows:
                 "data": identity["data"],
                 **made,
                 "made_by": _contributors(self.folder, made),
+                "watched": subject.watched(settings.protection),
                 "coverage": subject.survey.coverage(settings.fault_pass, layers),
                 "layers": [
                     {"layer": s.layer, "call": s.call, "type": s.kind, "neurons": s.neurons,

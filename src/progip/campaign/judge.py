@@ -6,33 +6,16 @@ import numpy as np
 import pyarrow as pa
 
 from progip import records
-from progip.errors import ProgipError
 from progip.protections.base import EVIDENCE, Evidence, Protection
 
 _FAULTY = {"grad_max": "faulty_grad_max", "score": "faulty_score"}
 
 
-_OF_VERDICTS = ("grad_max", "score", "nonfinite_gradient", "nonfinite_score")
-
-
-class _Observed(dict[str, np.ndarray]):
-    def __missing__(self, name: str) -> np.ndarray:
-        raise ProgipError(
-            f"the protection looks at '{name}', which ood_method=none does not compute; choose "
-            "another ood_method, or a protection of activations"
-        )
-
-
-def golden_evidence(golden: pa.Table, verdicts: bool = True) -> Evidence:
-    """What a protection sees of fault-free executions (``records.GOLDEN``).
-
-    Args:
-        verdicts: of the OOD method; without, asking for what only a detector computes raises
-            ProgipError.
-    """
-    names = [name for name in EVIDENCE if verdicts or name not in _OF_VERDICTS]
+def golden_evidence(golden: pa.Table) -> Evidence:
+    """What a protection sees of fault-free executions (``records.GOLDEN``)."""
+    names = [*EVIDENCE]
     names += [name for name in records.GOLDEN_CORRECTION.names if name in golden.column_names]
-    return _Observed({name: golden[name].to_numpy() for name in names})
+    return {name: golden[name].to_numpy() for name in names}
 
 
 def faulty_evidence(observed: pa.Table) -> Evidence:

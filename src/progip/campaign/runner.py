@@ -80,6 +80,7 @@ def _run(
     settings.fault_model.select(subject.modules)
     if not (execution_folder / store.CLEAN).exists():
         store.write_table(execution_folder / store.CLEAN, clean_rows(subject.golden))
+    subject.watched(settings.protection)  # refuses what would check nothing
     sites = subject.chosen(settings.fault_model, settings.fault_pass)
     planner = Planner(settings, subject, sites, execution_folder)
     faults = planner.population.size

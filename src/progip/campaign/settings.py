@@ -17,7 +17,7 @@ from progip.errors import ProgipError
 from progip.fault_models.base import FaultModel
 from progip.models.base import Model
 from progip.ood_methods.base import OODMethod
-from progip.protections.base import Protection
+from progip.protections.base import Protection, check_evidence
 from progip.protections.correcting import Correcting
 from progip.sampling.base import SamplingPlan
 from progip.sampling.uniform import Uniform
@@ -135,6 +135,7 @@ class CellSettings:
                 f"stopping.of={self.stopping.quantity!r} is not one of {', '.join(RATES)}"
             )
         method = self.subject.ood_method
+        check_evidence(self.protection.name, self.protection.watches, method.name, method.evidence)
         if self.fault_pass not in method.passes:
             raise ProgipError(
                 f"pass={self.fault_pass}: ood_method '{method.name}' has only "

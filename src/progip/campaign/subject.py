@@ -33,7 +33,9 @@ from progip.fault_models.base import FaultModel, Site
 from progip.models.checking import check_repeatable
 from progip.models.loading import load_network, weights_fingerprint
 from progip.ood_methods.base import OODMethod
-from progip.protections.base import Evidence
+from progip.protections.base import Evidence, Protection
+from progip.protections.correcting import Correcting, corrected_calls
+from progip.protections.placement import nothing_to_check
 from progip.statistics.roc import auroc, fpr_at_tpr, threshold_at_tpr
 
 log = logging.getLogger(__name__)
@@ -180,6 +182,21 @@ class Subject:
             )
         return chosen
 
+    def watched(self, protection: Protection) -> dict[str, int]:
+        """At how many places the protection looks at, or corrects, values; for manifests.
+
+        Raises:
+            ProgipError: it watches the ranges of activations, and no activation is a module.
+        """
+        if isinstance(protection, Correcting):
+            calls = corrected_calls(self.network)
+            return {} if calls is None else {"corrected_calls": calls}
+        if not any(name.startswith("range_") for name in protection.watches):
+            return {}
+        if not self.golden.ranges.sites:
+            raise nothing_to_check(f"protection '{protection.name}'", self._plain)
+        return {"range_checked_calls": len(self.golden.ranges.sites)}
+
     def clean_values(self, population: str, fault_pass: str, sites: list[Site]) -> CleanValues:
         """Of the evaluation images at these sites; those last asked for stay ready."""
         key = (population, fault_pass, tuple(site.key for site in sites))
@@ -208,7 +225,7 @@ class Subject:
     def clean(self) -> Evidence:
         """Evidence of the calibration images of both populations, for thresholds."""
         tables = [self.golden.tables[p, "calibration"] for p in self.method.populations]
-        return golden_evidence(pa.concat_tables(tables), self.method.verdicts)
+        return golden_evidence(pa.concat_tables(tables))
 
     @cached_property
     def ood_threshold(self) -> float:

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from progip import records
 from progip.campaign.judge import golden_evidence
 from progip.campaign.subject import TRUE_POSITIVE_RATE, Subject
-from progip.deploy.detector import GuardedDetector
+from progip.deploy.detector import GuardedDetector, check_images
 from progip.engine.observe import golden_table
 from progip.engine.pipeline import Pipeline
 from progip.engine.ranges import profiling
 from progip.errors import ProgipError
+from progip.models.checking import check_layers, check_repeatable
 from progip.ood_methods.base import OODMethod
-from progip.protections.base import Protection
+from progip.protections.base import Protection, check_evidence
 from progip.statistics import threshold_at_tpr
 
 
@@ -51,12 +52,12 @@ def guarded_detector(
     """
     if network.training:
         raise ProgipError("guarded detector: call network.eval() first")
-    for name, images in (("id_images", id_images), ("ood_images", ood_images)):
-        if images is not None and (images.dim() != 4 or not len(images)):
-            raise ProgipError(
-                f"{name}: give images of shape (n, channels, height, width), not "
-                f"{tuple(images.shape)}"
-            )
+    check_images("id_images", id_images)
+    if ood_images is not None:
+        check_images("ood_images", ood_images)
+    check_evidence(protection.name, protection.watches, method.name, method.evidence)
+    check_layers(network, "guarded detector")
+    check_repeatable(network, "guarded detector: the network", id_images[:batch_size])
     example = id_images[:1].repeat(2, 1, 1, 1)
     with profiling(network, example) as ranges:
         batches = iter(train)
@@ -77,12 +78,13 @@ def guarded_detector(
             f"ood_method '{method.name}': a clean score or gradient is not finite; the weights, "
             "the normalisation or the method's options do not fit"
         )
+    threshold = threshold_at_tpr(scores, true_positive_rate) if method.verdicts else 0.0
     return GuardedDetector(
         network,
         method,
         protection,
         thresholds=protection.calibrate(evidence, gradient_vanishes=method.gradient_vanishes),
-        ood_threshold=threshold_at_tpr(scores, true_positive_rate),
+        ood_threshold=threshold,
         ranges=ranges,
         range_checks=range_checks,
     )
@@ -92,7 +94,9 @@ def guarded_subject(
     subject: Subject, protection: Protection, range_checks: str = "fused"
 ) -> GuardedDetector:
     """The detector of a campaign, with the thresholds that judged the campaign's rows."""
-    vanishes = subject.method.gradient_vanishes
+    method = subject.method
+    check_evidence(protection.name, protection.watches, method.name, method.evidence)
+    vanishes = method.gradient_vanishes
     return GuardedDetector(
         subject.network,
         subject.method,

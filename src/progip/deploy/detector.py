@@ -11,7 +11,7 @@ from progip.deploy.range_checks import FusedRangeChecks, LayerRangeChecks, Range
 from progip.engine.ranges import RangeTable
 from progip.errors import ProgipError
 from progip.ood_methods.base import Detection, EnterPass, OODMethod, no_pass
-from progip.protections.base import EVIDENCE, Judgement, Limit, Protection
+from progip.protections.base import Judgement, Limit, Protection, check_evidence
 from progip.protections.correcting import Correcting
 from progip.records import NO_CLASS
 
@@ -81,12 +81,7 @@ class GuardedDetector:
                 f"protection '{protection.name}' corrects, and raises no alarm over observations: "
                 "give the network that its protect() returns, with another protection or none"
             )
-        unknown = sorted(set(protection.watches) - set(EVIDENCE))
-        if unknown:
-            raise ProgipError(
-                f"protection '{protection.name}' watches {', '.join(unknown)}; there are "
-                f"{', '.join(EVIDENCE)}"
-            )
+        check_evidence(protection.name, protection.watches, method.name, method.evidence)
         self.network, self.method, self.protection = network, method, protection
         self.thresholds, self.ood_threshold = thresholds, ood_threshold
         self.ranges = ranges
@@ -95,9 +90,11 @@ class GuardedDetector:
         self._checks: RangeChecks | None = None
         if self._watches & {"range_excess_first", "range_excess_second"}:
             if range_checks == "fused":
-                self._checks = FusedRangeChecks(network, ranges)
+                self._checks = FusedRangeChecks(network, ranges, method.passes)
             elif "range_excess" in thresholds:
-                self._checks = LayerRangeChecks(network, ranges, thresholds["range_excess"])
+                self._checks = LayerRangeChecks(
+                    network, ranges, method.passes, thresholds["range_excess"]
+                )
             else:
                 raise ProgipError(
                     f"range_checks=per_layer: protection '{protection.name}' has no threshold "
@@ -107,32 +104,35 @@ class GuardedDetector:
 
     def __call__(self, images: Tensor, enter: EnterPass = no_pass) -> Answer:
         """Answer for images (B, channels, height, width), normalised, on the network's device."""
-        if images.dim() != 4 or not len(images):
+        check_images("guarded detector", images)
+        try:
+            return self.answer(self._detect(images, enter))
+        except (RuntimeError, ValueError, AssertionError) as problem:
             raise ProgipError(
-                "guarded detector: give images of shape (B, channels, height, width), not "
-                f"{tuple(images.shape)}"
-            )
+                f"guarded detector: images of shape {tuple(images.shape)} on {images.device} do "
+                f"not go through: {str(problem).splitlines()[0] if str(problem) else problem!r}"
+            ) from problem
+
+    def _detect(self, images: Tensor, enter: EnterPass) -> Detection:
         checks = self._checks
         if checks is None:
-            detection = self.method.detect(self.network, images, enter)
-        else:
-            checks.begin(images)
+            return self.method.detect(self.network, images, enter)
+        checks.begin(images)
 
-            def enter_pass(name: str) -> None:
-                checks.enter(name)
-                enter(name)
+        def enter_pass(name: str) -> None:
+            checks.enter(name)
+            enter(name)
 
-            try:
-                detection = self.method.detect(self.network, images, enter_pass)
-            finally:
-                checks.rest()
-        return self.answer(detection)
+        try:
+            return self.method.detect(self.network, images, enter_pass)
+        finally:
+            checks.rest()
 
     def answer(self, detection: Detection) -> Answer:
         """What to say of a detection: all that is done after the OOD method's three passes."""
         found = {"logits": detection.logits, "score": detection.score}
         if "grad_max" in self._watches or "nonfinite_gradient" in self._watches:
-            found["grad_max"] = detection.gradient.abs().amax((1, 2, 3))
+            found["grad_max"] = detection.gradient.abs().flatten(1).amax(1)
         if self._checks is not None:
             found |= self._checks.evidence()
         host = _read(found)
@@ -176,6 +176,24 @@ class GuardedDetector:
         trace: TracebackType | None,
     ) -> None:
         self.detach()
+
+
+def check_images(owner: str, images: object) -> None:
+    """Refuse what is no batch of normalised images.
+
+    Raises:
+        ProgipError: naming the owner, and what to give.
+    """
+    wanted = "normalised images of shape (B, channels, height, width), B >= 1, a float32 tensor"
+    if not isinstance(images, Tensor):
+        raise ProgipError(
+            f"{owner}: give {wanted}, not {type(images).__name__}"
+            + (" (torch.from_numpy makes one)" if isinstance(images, np.ndarray) else "")
+        )
+    if images.dim() != 4 or not len(images):
+        raise ProgipError(f"{owner}: give {wanted}, not {tuple(images.shape)}")
+    if images.dtype != torch.float32:
+        raise ProgipError(f"{owner}: give {wanted}, not {images.dtype}")
 
 
 def _compared(limits: tuple[Limit, ...], evidence: dict[str, np.ndarray], count: int) -> Judgement:

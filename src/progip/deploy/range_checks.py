@@ -5,6 +5,7 @@ Both hook the layers of a ``RangeTable`` and give the evidence ``range_excess_fi
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from progip.engine.ranges import RangeTable, extremes
 from progip.errors import ProgipError
+from progip.protections.placement import nothing_to_check
 
 FORWARD_PASSES = ("first_forward", "second_forward")
 
@@ -20,19 +22,26 @@ FORWARD_PASSES = ("first_forward", "second_forward")
 class RangeChecks(ABC):
     """Hooks on the range-checked layers of one network, from ``attach`` to ``detach``.
 
+    Args:
+        passes: those that the OOD method makes; in a forward pass that it does not make the excess
+            is -1.
+
     Between ``rest`` and the next ``enter``, and in the backward pass, the hooks do nothing.
 
     Raises:
         ProgipError: there is no layer to check, or the network lacks one of them.
     """
 
-    def __init__(self, network: nn.Module, ranges: RangeTable) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        ranges: RangeTable,
+        passes: Collection[str] = FORWARD_PASSES,
+    ) -> None:
         modules = dict(network.named_modules())
         if not ranges.sites:
-            raise ProgipError(
-                "range checks: the network has no activation modules, so nothing would be checked; "
-                "write activations as modules (nn.ReLU), not as functions"
-            )
+            raise nothing_to_check("range checks", network)
+        self.passes = [name for name in FORWARD_PASSES if name in passes]
         for layer in ranges.layers:
             if layer not in modules:
                 raise ProgipError(f"range checks: the network has no module '{layer}'")
@@ -61,7 +70,7 @@ class RangeChecks(ABC):
 
     def enter(self, name: str) -> None:
         """Told by the detector, just before it begins a pass."""
-        self._pass = FORWARD_PASSES.index(name) if name in FORWARD_PASSES else None
+        self._pass = self.passes.index(name) if name in self.passes else None
         self._calls.clear()
 
     def begin(self, images: Tensor) -> None:
@@ -79,6 +88,15 @@ class RangeChecks(ABC):
     @abstractmethod
     def _check(self, fault_pass: int, position: int, output: Tensor) -> None:
         """Look at the output, without gradient, of the site at this position in one pass."""
+
+    def _named(self, excess: Sequence[Tensor] | Tensor) -> dict[str, Tensor]:
+        """The evidence from the excess (B,) of each pass that is made."""
+        found = dict(zip(self.passes, excess, strict=True))
+        unmade = torch.full_like(excess[0], -1.0)
+        return {
+            "range_excess_first": found.get("first_forward", unmade),
+            "range_excess_second": found.get("second_forward", unmade),
+        }
 
     def _hook(self, layer: str) -> Any:
         sites = self._sites[layer]
@@ -99,8 +117,13 @@ class FusedRangeChecks(RangeChecks):
     The arithmetic is that of ``Bounds.excess``, so the evidence is the campaign's, to the bit.
     """
 
-    def __init__(self, network: nn.Module, ranges: RangeTable) -> None:
-        super().__init__(network, ranges)
+    def __init__(
+        self,
+        network: nn.Module,
+        ranges: RangeTable,
+        passes: Collection[str] = FORWARD_PASSES,
+    ) -> None:
+        super().__init__(network, ranges, passes)
         self._values: list[Tensor | None] = []
         low, high, width = ranges.bounds(torch.device("cpu"))
         # value - high <= 0 and (-value) - (-low) <= 0; (kinds, sites, 1)
@@ -109,7 +132,7 @@ class FusedRangeChecks(RangeChecks):
 
     def begin(self, images: Tensor) -> None:
         super().begin(images)
-        self._values = [None] * (4 * len(self.ranges.sites))
+        self._values = [None] * (2 * len(self.passes) * len(self.ranges.sites))
         self._bounds = self._bounds.to(images.device)
         self._widths = self._widths.to(images.device)
 
@@ -117,10 +140,11 @@ class FusedRangeChecks(RangeChecks):
         values, self._values = self._values, []
         if any(value is None for value in values):
             raise RuntimeError("a range-checked layer did not run in one of the forward passes")
-        seen = torch.stack(values).view(2, 2, -1, self._batch)  # type: ignore[arg-type]
+        stacked = torch.stack(values)  # type: ignore[arg-type]
+        seen = stacked.view(len(self.passes), 2, -1, self._batch)
         seen[:, 1].neg_()  # passes, kinds (most, least), sites, rows
         worst = seen.sub_(self._bounds).div_(self._widths).amax((1, 2))  # NaN is the largest
-        return {"range_excess_first": worst[0], "range_excess_second": worst[1]}
+        return self._named(worst)
 
     def _check(self, fault_pass: int, position: int, output: Tensor) -> None:
         sites = len(self.ranges.sites)
@@ -138,8 +162,14 @@ class LayerRangeChecks(RangeChecks):
         margin: how far a value may leave its range, in widths of the range.
     """
 
-    def __init__(self, network: nn.Module, ranges: RangeTable, margin: float = 0.0) -> None:
-        super().__init__(network, ranges)
+    def __init__(
+        self,
+        network: nn.Module,
+        ranges: RangeTable,
+        passes: Collection[str] = FORWARD_PASSES,
+        margin: float = 0.0,
+    ) -> None:
+        super().__init__(network, ranges, passes)
         self._limits: list[tuple[float, float]] = []
         for low, high in map(ranges.limits, ranges.sites):
             slack = margin * (high - low)
@@ -148,11 +178,10 @@ class LayerRangeChecks(RangeChecks):
 
     def begin(self, images: Tensor) -> None:
         super().begin(images)
-        self._outside = [images.new_zeros(len(images)) for _ in FORWARD_PASSES]
+        self._outside = [images.new_zeros(len(images)) for _ in self.passes]
 
     def evidence(self) -> dict[str, Tensor]:
-        first, second = self._outside
-        return {"range_excess_first": first, "range_excess_second": second}
+        return self._named(self._outside)
 
     def _check(self, fault_pass: int, position: int, output: Tensor) -> None:
         low, high = self._limits[position]

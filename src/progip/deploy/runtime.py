@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from progip import records
 from progip.campaign import provenance
 from progip.campaign.settings import SubjectSettings
 from progip.campaign.subject import Subject, prepare
@@ -137,11 +136,15 @@ def write_runtime(folder: str | Path, measured: dict[str, Any]) -> Path:
 
 
 def _batches(subject: Subject, size: int, memory_format: torch.memory_format) -> list[Tensor]:
-    """Batches of evaluation images, ID and OOD in turns, in the memory format of the network."""
+    """Batches of evaluation images in the memory format of the network.
+
+    ID and OOD images in turns, where the method judges both.
+    """
     parts = []
     for number in range(MOST_BATCHES):
-        images = subject.images[records.POPULATIONS[number % 2]]
-        rows = torch.arange(number // 2 * size, (number // 2 + 1) * size) % len(images)
+        turn, which = divmod(number, len(subject.method.populations))
+        images = subject.images[subject.method.populations[which]]
+        rows = torch.arange(turn * size, (turn + 1) * size) % len(images)
         chosen = images[rows.to(images.device)]
         parts.append(chosen.contiguous(memory_format=memory_format))
     return parts

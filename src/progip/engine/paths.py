@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from progip.fault_models.base import Site
-from progip.models.calls import Call, watch_calls
+from progip.models.calls import Call, tensor_argument, watch_calls
 
 MIXING = (
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
@@ -105,13 +105,13 @@ class _Forward:
         wanted, counts = set(calls), dict[str, int]()
         modules = dict(network.named_modules())
 
-        def before(args: tuple[Any, ...], name: str) -> None:
+        def before(given: Tensor | None, name: str) -> None:
             call = (name, counts.get(name, 0))
             counts[name] = call[1] + 1
-            if call in wanted and isinstance(args[0], Tensor):
-                self.inputs[call] = args[0].clone()  # activations may work in place
+            if call in wanted and given is not None:
+                self.inputs[call] = given.clone()  # activations may work in place
 
-        def after(call: Call, _: tuple[Any, ...], output: Any) -> Any:
+        def after(call: Call, _: Any, output: Any) -> Any:
             if call in wanted and self.inputs[call].shape != output.shape:
                 del self.inputs[call]
             if not isinstance(output, Tensor):
@@ -128,7 +128,8 @@ class _Forward:
         with ExitStack() as stack, torch.no_grad():
             for name in {call[0] for call in calls}:
                 hook = modules[name].register_forward_pre_hook(
-                    lambda m, a, name=name: before(a, name)
+                    lambda m, a, k, name=name: before(tensor_argument(a, k), name),
+                    with_kwargs=True,
                 )
                 stack.callback(hook.remove)
             stack.enter_context(watch_calls(network, [n for n, m in modules.items() if n], after))

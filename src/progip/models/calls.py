@@ -9,8 +9,8 @@ from torch.utils.hooks import RemovableHandle
 
 Call = tuple[str, int]  # a module's name, and which of its calls in a forward pass
 
-#: (which call, the module's arguments, its output) -> another output, or None to leave it
-CallHook = Callable[[Call, tuple[Any, ...], Any], Any]
+#: (which call, the tensor it was given, its output) -> another output, or None to leave it
+CallHook = Callable[[Call, Any, Any], Any]
 
 
 def tensor_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
@@ -42,20 +42,22 @@ def hook_calls(
     """
     counts: dict[str, int] = {}
 
-    def begin(_: nn.Module, args: tuple[Any, ...]) -> None:
+    def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         counts.clear()
-        if start is not None:
-            start(args[0])
+        images = tensor_argument(args, kwargs)
+        if start is not None and images is not None:
+            start(images)
 
-    handles = [network.register_forward_pre_hook(begin)]
+    handles = [network.register_forward_pre_hook(begin, with_kwargs=True)]
     for name in layers:
 
-        def after(_: nn.Module, args: Any, output: Any, name: str = name) -> Any:
+        def after(_: nn.Module, args: Any, kwargs: Any, output: Any, name: str = name) -> Any:
             call = (name, counts.get(name, 0))
             counts[name] = call[1] + 1
-            return hook(call, args, output)
+            return hook(call, tensor_argument(args, kwargs), output)
 
-        handles.append(network.get_submodule(name).register_forward_hook(after))
+        module = network.get_submodule(name)
+        handles.append(module.register_forward_hook(after, with_kwargs=True))
     return handles
 
 

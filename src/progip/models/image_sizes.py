@@ -10,6 +10,7 @@ from torch import nn
 
 from progip.errors import ProgipError
 from progip.models.base import Model
+from progip.models.calls import tensor_argument
 
 Size = tuple[int, int]  # height, width
 
@@ -90,13 +91,18 @@ def _whole_map_pools(network: nn.Module, channels: int, size: Size) -> list[str]
     for name, module in network.named_modules():
         if isinstance(module, nn.AvgPool2d):
 
-            def note(pool: nn.AvgPool2d, args: Any, output: Any, name: str = name) -> None:
+            def note(
+                pool: nn.AvgPool2d, args: Any, kwargs: Any, output: Any, name: str = name
+            ) -> None:
+                given = tensor_argument(args, kwargs)
+                if given is None:
+                    return
                 kernel = pool.kernel_size
                 sides = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
-                if tuple(args[0].shape[2:]) == sides and tuple(output.shape[2:]) == (1, 1):
+                if tuple(given.shape[2:]) == sides and tuple(output.shape[2:]) == (1, 1):
                     found.append(name)
 
-            handles.append(module.register_forward_hook(note))
+            handles.append(module.register_forward_hook(note, with_kwargs=True))
     training = network.training
     place = next((p.device for p in network.parameters()), torch.device("cpu"))
     network.eval()

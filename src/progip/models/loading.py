@@ -54,7 +54,7 @@ def load_network(
     for module in network.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]  # a bool, as just checked
-    network = spec.prepared(network).to(place)
+    network = _prepared(network.to(place), spec, image_shape)
     order = torch.channels_last if channels_last else torch.contiguous_format
     if channels_last:
         network = network.to(memory_format=order)  # type: ignore[call-overload]
@@ -147,6 +147,40 @@ def _put(network: nn.Module, given: Mapping[str, torch.Tensor], where: str, spec
                 f"{where}: {bad} of {value.numel()} values of '{key}' are NaN or infinite; "
                 "the file is damaged or its training diverged"
             )
+
+
+def _prepared(
+    network: nn.Module, spec: Model, image_shape: tuple[int, int, int] | None
+) -> nn.Module:
+    """``spec.prepared``, held against the network itself on two images of noise."""
+    place = next((p.device for p in network.parameters()), torch.device("cpu"))
+    if image_shape is None:
+        return spec.prepared(network).to(place)
+    images = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0)).to(place)
+    expected, found = _answer(network, images), None
+    result = spec.prepared(network).to(place)
+    if result is not network and expected is not None:
+        found = _answer(result, images)
+    if expected is not None and found is not None:
+        scale = float(expected.abs().nan_to_num(0.0).max())
+        if not torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * scale, equal_nan=True):
+            apart = float((found - expected).abs().nan_to_num(torch.inf).max())
+            raise ProgipError(
+                f"model '{spec.name}': the network that {type(spec).__name__}.prepared() gives "
+                f"computes other logits than the model's own, by up to {apart:.2g}; "
+                "with_own_modules cannot follow tensors that are changed in place under two names"
+            )
+    return result
+
+
+def _answer(network: nn.Module, images: torch.Tensor) -> torch.Tensor | None:
+    """Its logits; None where it fails, of which ``_try`` says why."""
+    try:
+        with torch.no_grad():
+            logits = network(images.clone())
+    except Exception:  # a user's own code may raise anything
+        return None
+    return logits if isinstance(logits, torch.Tensor) else None
 
 
 def _try(

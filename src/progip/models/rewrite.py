@@ -29,9 +29,13 @@ class GlobalAvgPool(nn.Module):
         return x.mean(self.dim, self.keepdim)
 
 
-def _activation(cls: Callable[[], nn.Module]) -> Callable[..., nn.Module]:
-    def make(inplace: bool = False) -> nn.Module:
-        return cls()
+def _activation(cls: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """Makes the module from the function's arguments, which are the module's, but not in place."""
+
+    def make(*options: Any, inplace: bool = False, **named: Any) -> nn.Module:
+        if options and isinstance(options[-1], bool):  # inplace, by position
+            options = options[:-1]
+        return cls(*options, **named)
 
     return make
 
@@ -42,11 +46,22 @@ def _flatten(start_dim: int = 0, end_dim: int = -1) -> nn.Module:
 
 #: function, or name of a tensor method -> the module that does the same, from its other arguments
 _MODULES: dict[Callable[..., Any] | str, Callable[..., nn.Module]] = {
-    **dict.fromkeys((F.relu, torch.relu, "relu"), _activation(nn.ReLU)),
+    **dict.fromkeys(
+        (F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"), _activation(nn.ReLU)
+    ),
     F.relu6: _activation(nn.ReLU6),
+    **dict.fromkeys((F.leaky_relu, F.leaky_relu_), _activation(nn.LeakyReLU)),
+    **dict.fromkeys((F.elu, F.elu_), _activation(nn.ELU)),
+    **dict.fromkeys((F.selu, F.selu_, torch.selu), _activation(nn.SELU)),
+    **dict.fromkeys((F.celu, F.celu_, torch.celu), _activation(nn.CELU)),
     F.silu: _activation(nn.SiLU),
     F.mish: _activation(nn.Mish),
     F.hardswish: _activation(nn.Hardswish),
+    F.hardsigmoid: _activation(nn.Hardsigmoid),
+    **dict.fromkeys((F.hardtanh, F.hardtanh_), _activation(nn.Hardtanh)),
+    **dict.fromkeys((F.sigmoid, torch.sigmoid, "sigmoid", "sigmoid_"), nn.Sigmoid),
+    **dict.fromkeys((F.tanh, torch.tanh, "tanh", "tanh_"), nn.Tanh),
+    F.softplus: nn.Softplus,
     F.gelu: nn.GELU,
     F.avg_pool2d: nn.AvgPool2d,
     F.max_pool2d: nn.MaxPool2d,
@@ -99,6 +114,8 @@ def with_own_modules(network: nn.Module, first: dict[str, nn.Module] | None = No
             if calls[node.target] > 1 and not module.state_dict():
                 node.target = _add(result, node.target, copy.deepcopy(module))
         elif node.op in ("call_function", "call_method"):
+            if _works_in_place(node):
+                _use_result(graph, node)
             if node.target in _IN_PLACE:
                 node.target = _IN_PLACE[node.target]
             _replace(result, graph, node)
@@ -114,6 +131,25 @@ def _does_something(node: fx.Node) -> bool:
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     in_place = node.op.startswith("call_") and name.endswith("_") and not name.endswith("__")
     return node.is_impure() or in_place or node.kwargs.get("inplace") is True
+
+
+def _works_in_place(node: fx.Node) -> bool:
+    """Whether a function that gets, or may get, a module writes into its first argument."""
+    if node.target in _IN_PLACE:
+        return True
+    if node.target not in _MODULES:
+        return False
+    name = node.target if isinstance(node.target, str) else node.target.__name__
+    given = node.kwargs.get("inplace", node.args[-1] if len(node.args) > 1 else False)
+    return name.endswith("_") or given is True
+
+
+def _use_result(graph: fx.Graph, node: fx.Node) -> None:
+    """Give what comes after the result in place of the argument, which stays as it was."""
+    argument, order = node.args[0], list(graph.nodes)
+    for user in order[order.index(node) + 1 :]:
+        if isinstance(argument, fx.Node) and argument in user.all_input_nodes:
+            user.replace_input_with(argument, node)
 
 
 def _replace(result: fx.GraphModule, graph: fx.Graph, node: fx.Node) -> None:

@@ -19,6 +19,14 @@ from progip.records import PASSES, POPULATIONS
 EnterPass = Callable[[str], None]
 
 
+#: what each pass lets a protection see
+_EVIDENCE = {
+    "first_forward": ("nonfinite_logits", "range_excess_first"),
+    "backward": ("grad_max", "nonfinite_gradient"),
+    "second_forward": ("range_excess_second",),
+}
+
+
 class Detection(NamedTuple):
     """What a detector computed of a batch of B images; every row depends on its own image alone.
 
@@ -51,6 +59,9 @@ class OODMethod(ABC):
             an almost-zero gradient is a symptom of a fault (ProGIP, first detector).
         passes: those that ``detect`` announces; a fault can hit no other.
         verdicts: whether it tells in- from out-of-distribution inputs at all.
+
+    What a protection can be asked to look at follows from ``passes`` and ``verdicts``: see
+    ``evidence``. A method that computes no gradient leaves ``backward`` out of ``passes``.
     """
 
     name: str
@@ -58,6 +69,12 @@ class OODMethod(ABC):
     gradient_vanishes: ClassVar[bool]
     passes: ClassVar[tuple[str, ...]] = PASSES
     verdicts: ClassVar[bool] = True
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """The columns of evidence (``protections.base.EVIDENCE``) that it computes."""
+        found = [name for made in self.passes for name in _EVIDENCE[made]]
+        return (*found, *(("score", "nonfinite_score") if self.verdicts else ()))
 
     @property
     def populations(self) -> tuple[str, ...]:
@@ -156,6 +173,11 @@ class InputPerturbation(OODMethod):
         else:
             direction = torch.sign(gradient)
         if self.rescale == "std":
+            if len(self.std) not in (1, images.shape[1]):
+                raise ProgipError(
+                    f"ood_method '{self.name}': std has {len(self.std)} values, and the images "
+                    f"have {images.shape[1]} channels; give one value a channel"
+                )
             direction = direction / images.new_tensor(list(self.std)).view(1, -1, 1, 1)
         return images - self.epsilon * direction
 

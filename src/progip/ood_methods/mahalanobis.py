@@ -11,6 +11,7 @@ from sklearn.covariance import empirical_covariance
 from torch import Tensor, nn
 
 from progip.errors import ProgipError
+from progip.models.calls import tensor_argument
 from progip.models.features import penultimate_module
 from progip.ood_methods.base import InputPerturbation, check_choice
 
@@ -127,10 +128,12 @@ def _input_of(module: nn.Module) -> Iterator[list[Tensor]]:
     """
     captured: list[Tensor] = []
 
-    def keep(_: nn.Module, args: tuple[Any, ...]) -> None:
-        captured.append(args[0])
+    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = tensor_argument(args, kwargs)
+        if given is not None:
+            captured.append(given)
 
-    handle = module.register_forward_pre_hook(keep, prepend=True)
+    handle = module.register_forward_pre_hook(keep, prepend=True, with_kwargs=True)
     try:
         yield captured
     finally:

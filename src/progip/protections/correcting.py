@@ -4,7 +4,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ class Correcting(Protection):
 
     It alarms where it found an error to correct (column ``flagged``).
     """
+
+    watches: ClassVar[tuple[str, ...]] = ()  # of observations: it reports by ``flagged``
 
     @abstractmethod
     def fit(self, network: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:
@@ -67,6 +69,7 @@ class Record:
     """What the corrections of the last forward pass of n rows did.
 
     Attributes:
+        calls: how many calls of modules are corrected, for manifests; ``protect`` sets it.
         rows: n.
         flagged: (n,) bool; a detector fired, or a value was corrected.
         zeroed: (n,) int64; how many values were corrected, of all sites together.
@@ -74,6 +77,7 @@ class Record:
             unless ``keep_masks``.
     """
 
+    calls: int | None = None
     rows: int = 0
     flagged: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
     zeroed: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
@@ -155,6 +159,11 @@ def _record(network: nn.Module) -> Record:
     if not isinstance(record, Record):
         raise ProgipError("this network has no correcting protection; see Correcting.protect")
     return record
+
+
+def corrected_calls(network: nn.Module) -> int | None:
+    """How many calls of modules a protected network corrects; None where it does not say."""
+    return _record(network).calls
 
 
 def protected_evidence(network: nn.Module) -> dict[str, Tensor]:

@@ -39,7 +39,12 @@ from progip.protections.neuron_gradients.running import (
     RunningMoments,
     student_quantile,
 )
-from progip.protections.placement import extremes, require_images_first
+from progip.protections.placement import (
+    ACTIVATIONS,
+    extremes,
+    nothing_to_check,
+    require_images_first,
+)
 
 CHOICES = {
     "trigger": ("detected", "always"),
@@ -133,9 +138,9 @@ class GradientStatistics(Correcting):
         example, images = torch.empty(0), 0
         record = Record()
 
-        def seen(call: Call, args: tuple[Any, ...], output: Tensor) -> None:
+        def seen(call: Call, given: Tensor, output: Tensor) -> None:
             if call in checks:
-                deviation = checks[call].deviation(args[0], output).max()
+                deviation = checks[call].deviation(given, output).max()
                 largest[call] = torch.maximum(largest.get(call, deviation), deviation)
             if call in moments:
                 y = record.by_row(output)
@@ -188,9 +193,9 @@ class GradientStatistics(Correcting):
             fired.clear()
             record.start(images)
 
-        def after(call: Call, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        def after(call: Call, given: Tensor, output: Tensor) -> Tensor | None:
             if call in checks:
-                deviation = checks[call].deviation(args[0], output)
+                deviation = checks[call].deviation(given, output)
                 fired[call] = _exceeds(record.by_row(deviation), tau[call])
                 record.flag(fired[call])
             if call not in layers:
@@ -198,15 +203,18 @@ class GradientStatistics(Correcting):
             layer = layers[call]
             rows = [fired[mac] for mac in layer.macs if mac in fired]
             if call not in layer.macs:
-                rows += self._activation_fired(modules[call[0]], args[0], output, record)
+                rows += self._activation_fired(modules[call[0]], given, output, record)
             return self._mended(output, limits[call], layer, rows, record)
 
+        record.calls = len(layers)
         hook_calls(result, {layer for layer, _ in (*layers, *checks)}, after, start)
         with torch.no_grad():  # encodes what is encoded at the first call
             result(state["example"].to(device).repeat(2, 1, 1, 1))
         return result
 
     def _layers(self, network: nn.Module, example: Tensor) -> list[Layer]:
+        if not any(isinstance(module, ACTIVATIONS) for module in network.modules()):
+            raise nothing_to_check(f"protection '{self.name}'", network)
         layers = find_layers(network, example.repeat(2, 1, 1, 1))
         if not layers:
             raise ProgipError(

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from progip.batch_axis import BatchAxis, Seen, Undecided, batch_axes
 from progip.errors import ProgipError
-from progip.models.calls import Call, watch_calls
+from progip.models.calls import Call, tensor_argument, watch_calls
 from progip.models.rewrite import GlobalAvgPool, Reshape
 
 ACTIVATIONS = (
@@ -52,6 +52,15 @@ class _Produced(TorchFunctionMode):
         return result
 
 
+def nothing_to_check(owner: str, network: nn.Module) -> ProgipError:
+    """The error where no activation of a network is a module, so that nothing would be checked."""
+    return ProgipError(
+        f"{owner}: {type(network).__name__} has no activation that is a module, so nothing would "
+        "be checked; write activations as modules (nn.ReLU) instead of functions, or let "
+        "Model.prepared() return progip.models.rewrite.with_own_modules(network), which does that"
+    )
+
+
 def find_range_sites(network: nn.Module, images: Tensor) -> dict[Call, tuple[Call, ...]]:
     """The checked calls of one forward pass, each with the activations whose ranges it has.
 
@@ -70,10 +79,10 @@ def find_range_sites(network: nn.Module, images: Tensor) -> dict[Call, tuple[Cal
     sites: dict[Call, tuple[Call, ...]] = {}
     produced = _Produced()
 
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Any, name: str) -> None:
+    def hook(module: nn.Module, tensor: Tensor | None, output: Any, name: str) -> None:
         if not isinstance(output, Tensor) or output.dim() == 0:
             return
-        given = produced.by(args[0]) if args else ()
+        given = produced.by(tensor)
         if isinstance(module, PASS_THROUGH) and given:
             produced.set(output, given)
             return
@@ -89,7 +98,10 @@ def find_range_sites(network: nn.Module, images: Tensor) -> dict[Call, tuple[Cal
 
     with ExitStack() as stack, torch.no_grad(), produced:
         for name, module in network.named_modules():
-            handle = module.register_forward_hook(lambda m, a, o, name=name: hook(m, a, o, name))
+            handle = module.register_forward_hook(
+                lambda m, a, k, o, name=name: hook(m, tensor_argument(a, k), o, name),
+                with_kwargs=True,
+            )
             stack.callback(handle.remove)
         network(images)
     return sites

@@ -65,6 +65,12 @@ class ProGIP(Protection):
         gradient, score = clean["grad_max"].astype(np.float64), clean["score"]
         side = self.gradient_side
         both = side == "both" or (side == "method" and gradient_vanishes)
+        if not gradient.max() > 0:
+            raise ProgipError(
+                f"protection '{self.name}': the input gradient is zero on every clean image, so "
+                "its first detector has nothing to go by; the ood_method computes no gradient, or "
+                "the network's output does not depend on its input"
+            )
         widening = 1 + self.gradient_margin
         slack = self.score_margin * float(np.ptp(score))
         lower, upper = self.score_side != "upper", self.score_side != "lower"

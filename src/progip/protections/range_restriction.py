@@ -19,7 +19,12 @@ from progip.protections.correcting import (
     shared_copy,
 )
 from progip.protections.float_histogram import FloatHistogram
-from progip.protections.placement import extremes, find_range_sites, require_images_first
+from progip.protections.placement import (
+    extremes,
+    find_range_sites,
+    nothing_to_check,
+    require_images_first,
+)
 
 CHOICES = {"action": ("clip", "zero"), "nan_policy": ("propagate", "upper", "zero")}
 
@@ -90,6 +95,8 @@ class RangeRestriction(Correcting):
                 continue
             if not sites:
                 sites = find_range_sites(network, batch[:2])
+                if not sites:
+                    raise nothing_to_check(f"protection '{self.name}'", network)
                 require_images_first(self.name, network, sites, batch)
             with watch_calls(network, {layer for layer, _ in sites}, seen):
                 network(batch)
@@ -144,6 +151,7 @@ class RangeRestriction(Correcting):
             )
             return found
 
+        record.calls = len(limits)
         hook_calls(result, {layer for layer, _ in limits}, restrict, record.start)
         return result
 

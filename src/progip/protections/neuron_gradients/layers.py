@@ -70,19 +70,19 @@ def find_layers(network: nn.Module, images: Tensor) -> list[Layer]:
     given: dict[Call, frozenset[Call]] = {}
     sources = _Sources()
 
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Any, name: str) -> None:
+    def hook(module: nn.Module, arguments: Any, output: Any, name: str) -> None:
         call = (name, counts.get(name, 0))
         counts[name] = call[1] + 1
         if isinstance(output, Tensor) and output.dim() > 1:
             modules[call], dimensions[call] = module, output.dim()
-            given[call] = sources.of(args)
+            given[call] = sources.of(arguments)
             sources.set(output, frozenset([call]))
 
     with ExitStack() as stack, torch.no_grad(), sources:
         for name, module in network.named_modules():
             if isinstance(module, (*MACS, *ACTIVATIONS)):
                 handle = module.register_forward_hook(
-                    lambda m, a, o, name=name: hook(m, a, o, name)
+                    lambda m, a, k, o, name=name: hook(m, (a, k), o, name), with_kwargs=True
                 )
                 stack.callback(handle.remove)
         last = sources.of(network(images))
