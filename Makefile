@@ -12,7 +12,7 @@ SAMPLE = PROGIP_DATA=$(abspath $(PROGIP_DATA))
 TABLES = $(if $(PROGIP_DATA),$(SAMPLE)) $(RUN) $(CAMPAIGN)
 OUTPUT = outputs/$(patsubst paper_%,paper,$(patsubst sample_%,sample,$(CAMPAIGN)))
 WEIGHTS := $(patsubst %,outputs/weights/%-cifar10.safetensors,densenet_bc_100_12 resnet34)
-RUNTIME = PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(BIN)/python -m progip runtime --seconds $(SECONDS)
+RUNTIME = PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(BIN)/python -m progip runtime --beside --seconds $(SECONDS)
 PEERS ?=
 BENCH := OMP_NUM_THREADS=1 PYTHONPATH=$(PEERS) $(BIN)/python benchmarks
 BENCH_DATA = $(if $(PROGIP_DATA),--weights $(abspath $(PROGIP_DATA))/weights \
@@ -83,11 +83,11 @@ paper-weights:
 
 table-base: ready  ## published table: base metrics; CAMPAIGN= chooses the campaign file
 	$(TABLES) name=base_$(CAMPAIGN) runs=1 pass=first_forward population=id protection=none
-	$(REPORT) outputs/base_$(CAMPAIGN)
+	$(REPORT) --beside outputs/base_$(CAMPAIGN)
 
 table-overall: ready  ## published table: overall results; RUNS= a cell, else the campaign file's
 	$(TABLES) $(if $(RUNS),runs=$(RUNS))
-	$(REPORT) $(OUTPUT)
+	$(REPORT) --beside $(OUTPUT)
 
 table-passes: table-overall  ## published table: ODIN and Mahalanobis per pass; a section of the report
 
@@ -121,12 +121,12 @@ table-runtime: $(VENV)/.base  ## published table: runtime; SECONDS= a line; PROG
 table-sample: $(VENV)/.base sample-data  ## CIFAR-10 networks on a sample of images: PROGIP_DATA=FOLDER
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sample_resnet20
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sample_densenet
-	$(REPORT) outputs/sample
+	$(REPORT) --beside outputs/sample
 
 table-paper: $(VENV)/.base sample-data paper-weights  ## published tables at their size, full CIFAR-10 test set: PROGIP_DATA=FOLDER; days
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) paper_densenet $(if $(RUNS),runs=$(RUNS))
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) paper_resnet34 $(if $(RUNS),runs=$(RUNS))
-	$(REPORT) outputs/paper
+	$(REPORT) --beside outputs/paper
 
 figure-rates: $(VENV)/.base  ## published figures: accuracy against error rate (needs data, weights)
 	for campaign in rates_resnet18 rates_vgg16 rates_resnet34; do \

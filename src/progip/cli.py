@@ -20,6 +20,8 @@ from progip.report.render import write_report
 from progip.report.status import load_status
 from progip.statistics import METHODS
 
+BESIDE = "published figures of ProGIP beside ours, although networks, data or detectors are others"
+
 
 def report(arguments: argparse.Namespace) -> None:
     """Print the tables of a campaign; write page, Markdown, LaTeX, figures and CSV."""
@@ -30,6 +32,7 @@ def report(arguments: argparse.Namespace) -> None:
             allow_mixed=arguments.allow_mixed,
             estimand=arguments.estimand,
             interval=arguments.interval.replace("-", "_"),
+            beside=arguments.beside,
         )
     )
 
@@ -124,7 +127,7 @@ def runtime(arguments: argparse.Namespace) -> None:
         for batch in arguments.batches:
             measured = measure_runtime(cell_settings(cfg).subject, protections, batch, effort)
             print(write_runtime(arguments.out, measured))
-    print(f"\n{write_table(arguments.out)}")
+    print(f"\n{write_table(arguments.out, arguments.beside)}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -149,6 +152,7 @@ def parser() -> argparse.ArgumentParser:
         default="wilson",
         help="clopper-pearson: exact and wider, for certification; default: wilson",
     )
+    sub.add_argument("--beside", action="store_true", help=BESIDE)
     sub.set_defaults(action=report)
 
     sub = commands.add_parser("status", help=show_status.__doc__)
@@ -184,6 +188,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--threads", type=int, default=1, help="of torch")
     sub.add_argument("--no-pin", action="store_true", help="let the system move the process about")
     sub.add_argument("--out", default="outputs/runtime", help="a folder, may be a campaign's")
+    sub.add_argument("--beside", action="store_true", help=BESIDE)
     sub.set_defaults(action=runtime)
     return top
 

@@ -68,7 +68,7 @@ def test_words_by_hand() -> None:
 
 def test_without_a_failure_there_is_no_word(campaign: Path, write_cell: Write) -> None:
     write_cell(runs(harmless="...."), protection="progip")
-    data = beside.beside_section(Campaign.load(campaign)).data
+    data = beside.beside_section(Campaign.load(campaign, beside=True)).data
     row = data[(data["quantity"] == "overall_accuracy") & (data["protection"] == "progip")].iloc[0]
     assert row["agreement"] == "no data"
     assert pd.isna(row["ours"])

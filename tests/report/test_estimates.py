@@ -206,8 +206,9 @@ def test_other_faults_are_not_compared(campaign: Path, write_cell: Write) -> Non
 
 
 def test_base_metrics(campaign: Path, write_cell: Write) -> None:
-    write_cell(runs(harmless="."), model="densenet_bc_100_12", dataset="cifar10")
-    write_cell(runs(harmless="."), model="resnet20", dataset="cifar10")
+    theirs = {"dataset": "cifar10", "ood_dataset": "tiny_imagenet_resize"}
+    write_cell(runs(harmless="."), model="densenet_bc_100_12", **theirs)
+    write_cell(runs(harmless="."), model="resnet20", **theirs)
     write_cell(runs(harmless="."), manifest={"base_metrics": None})
     table = base_metrics(Campaign.load(campaign).base)
     dense = row_of(table, model="densenet_bc_100_12")
@@ -238,5 +239,6 @@ def test_base_metrics(campaign: Path, write_cell: Write) -> None:
     ],
 )
 def test_published_base_metrics(model: str, dataset: str, method: str, auroc: float | None) -> None:
-    known = published.base_metrics(model, dataset, method)
+    known = published.base_metrics(model, dataset, "tiny_imagenet_resize", method)
     assert (known and known.auroc) == auroc
+    assert published.base_metrics(model, dataset, "svhn", method) is None

@@ -67,7 +67,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
             protection=protection,
             folder=f"{number}",
         )
-    write_report(campaign)
+    write_report(campaign, beside=True, interval="clopper_pearson")
     (campaign.parent / "outputs").symlink_to(campaign.parent)  # as the page's queries name it
     return campaign
 
@@ -184,7 +184,7 @@ def test_what_is_unfinished_or_missing_is_said_first(campaign: Path, write_cell:
     write_cell(runs(detection="x.", harmless="."), protection="progip", planned=10)
     write_cell(runs(detection="..", harmless="."), fault_pass="backward")
     write_cell([], protection="progip", fault_pass="second_forward", planned=10)
-    write_report(campaign)
+    write_report(campaign, beside=True, interval="clopper_pearson")
     page = Page((campaign / "report" / "report.html").read_text())
     first = page.all("li")[len([e for e in page.all("li") if "nav" in e["around"]])]
     assert first["text"].startswith("Unfinished: 1 of 3 cells finished, 6 of 23 runs done.")

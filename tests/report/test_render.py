@@ -42,7 +42,7 @@ def line_of(text: str, start: str, after: str = "") -> str:
 
 
 def test_the_report_as_text(full: Path) -> None:
-    text = write_report(full)
+    text = write_report(full, beside=True)
     *lines, where, files, _ = text.splitlines()
     assert max(map(len, lines)) <= 120
     assert where == f"Written to {full / 'report'}:"
@@ -74,6 +74,9 @@ def test_files(full: Path) -> None:
         *(f"{name}.csv" for name in CSVS),
         *(f"{name}.{kind}" for name in drawn for kind in ("svg", "pdf", "png", "csv")),
     }
+    overall = pd.read_csv(full / "report" / "overall.csv")
+    assert list(overall["source"]) == 3 * ["campaign"]  # networks that nothing published is of
+    write_report(full, beside=True)
     overall = pd.read_csv(full / "report" / "overall.csv")
     assert list(overall["source"]) == 3 * ["campaign"] + 3 * ["published"]
     overall = overall[overall["source"] == "campaign"].set_index("protection")
@@ -161,7 +164,7 @@ def test_output_that_is_a_file(full: Path, tmp_path: Path) -> None:
 
 
 def test_exact_intervals_on_request(full: Path) -> None:
-    text = write_report(full, interval="clopper_pearson")
+    text = write_report(full, interval="clopper_pearson", beside=True)
     together = " ".join(text.split())
     assert "Intervals are Clopper and Pearson's (exact), 95 %" in together
     assert "the others Clopper and Pearson's (exact)" in together

@@ -18,6 +18,7 @@ from progip.campaign.planning import Planner
 from progip.campaign.progress import remove_dead
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import Subject
+from progip.described import Described, account
 
 
 class CellRows:
@@ -126,6 +127,7 @@ class CellRows:
                 "data": identity["data"],
                 **made,
                 "made_by": _contributors(self.folder, made),
+                "methods": account(_parts(settings)),
                 "watched": subject.watched(settings.protection),
                 "coverage": subject.survey.coverage(settings.fault_pass, layers),
                 "layers": [
@@ -135,6 +137,17 @@ class CellRows:
                 ],
             },
         )  # fmt: skip
+
+
+def _parts(settings: CellSettings) -> dict[str, Described]:
+    """The components that say what they do."""
+    return {
+        "fault_model": settings.fault_model,
+        "ood_method": settings.subject.ood_method,
+        "protection": settings.protection,
+        "sampling": settings.sampling,
+        "stopping": settings.stopping,
+    }
 
 
 def _contributors(folder: Path, made: dict[str, Any]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from progip.batch_axis import IMAGES_FIRST, BatchAxis
+from progip.described import Described
 from progip.errors import ProgipError
 
 
@@ -86,7 +87,7 @@ NO_BIT = -1
 
 
 @dataclass(kw_only=True)
-class FaultModel(ABC):
+class FaultModel(Described, ABC):
     """One fault model; the dataclass fields of a subclass are the options of its YAML file.
 
     Class attributes:

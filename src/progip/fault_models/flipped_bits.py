@@ -1,10 +1,12 @@
 """What a fault at a rate does to a value it hits: which bits of the float32 word it flips."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
+from progip.described import WORKS
 from progip.errors import ProgipError
 from progip.fault_models.at_rate import AtRate
 from progip.fault_models.base import BITS, check_bits
@@ -18,6 +20,14 @@ class DistinctBits(AtRate):
     Attributes:
         number: of bits, 1 to 32; six in the source (ResNet experiments).
     """
+
+    sentence: ClassVar[str] = (
+        "Each run hits every value of the chosen layers independently, with the same small "
+        "probability; a hit flips several distinct bits of the float32 word [Amarnath]."
+    )
+    references: ClassVar[Mapping[str, str]] = {
+        "Amarnath": WORKS["Amarnath"],
+    }
 
     number: int = 6
 
@@ -53,6 +63,11 @@ class OneBit(AtRate):
         bits: the bits that can be hit, uniformly; 0 is the least significant, 31 the sign.
     """
 
+    sentence: ClassVar[str] = (
+        "Each run hits every value of the chosen layers independently, with the same small "
+        "probability; a hit flips one bit of the float32 word."
+    )
+
     bits: list[int] = field(default_factory=lambda: list(range(BITS)))
 
     draws: ClassVar[int] = 1
@@ -73,6 +88,11 @@ class Burst(AtRate):
     Attributes:
         length: of the burst in bits, 1 to 32.
     """
+
+    sentence: ClassVar[str] = (
+        "Each run hits every value of the chosen layers independently, with the same small "
+        "probability; a hit flips adjacent bits of the float32 word."
+    )
 
     length: int = 2
 
@@ -102,6 +122,15 @@ class WordError(AtRate):
     Attributes:
         spread: 0 to 1; .75 in the source, which flips 6.25 bits in the mean.
     """
+
+    sentence: ClassVar[str] = (
+        "Each run hits every value of the chosen layers independently, with the same small "
+        "probability; a hit flips a bit of the float32 word, from which errors spread to its "
+        "neighbours [Amarnath]."
+    )
+    references: ClassVar[Mapping[str, str]] = {
+        "Amarnath": WORKS["Amarnath"],
+    }
 
     spread: float = 0.75
 

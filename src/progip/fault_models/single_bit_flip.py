@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -88,6 +89,11 @@ class SingleBitFlip(SingleNeuron):
         bits: the bits that can be hit, uniformly; 0 is the least significant, 31 the sign.
     """
 
+    sentence: ClassVar[str] = (
+        "Each run flips one bit of one float32 value, in an image, a layer, a neuron and a "
+        "bit drawn at random."
+    )
+
     bits: list[int] = field(default_factory=lambda: list(range(32)))
 
     def __post_init__(self) -> None:
@@ -105,6 +111,10 @@ class NoFault(SingleNeuron):
     Every run must equal its golden run bit for bit; whatever else a campaign with it shows is a
     defect of the runner or of the machine.
     """
+
+    sentence: ClassVar[str] = (
+        "Runs of the null campaign are planned and fired as single bit flips, but flip nothing."
+    )
 
     def _every_bit(self) -> np.ndarray:
         return np.array([NO_BIT], dtype=np.int8)

@@ -13,6 +13,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from progip.described import Described
 from progip.errors import ProgipError
 from progip.records import PASSES, POPULATIONS
 
@@ -48,7 +49,7 @@ def no_pass(name: str) -> None:
 
 
 @dataclass(kw_only=True)
-class OODMethod(ABC):
+class OODMethod(Described, ABC):
     """One method; the dataclass fields of a subclass are the options of its YAML file.
 
     Attributes:
@@ -95,7 +96,7 @@ class OODMethod(ABC):
         """What ``fit`` learned, for the cache; empty where there is nothing to learn."""
         return {}
 
-    def load_state(self, state: dict[str, Tensor]) -> None:  # noqa: B027  optional
+    def load_state(self, state: dict[str, Tensor]) -> None:
         """Take back what ``state`` gave."""
 
     @abstractmethod
@@ -124,6 +125,13 @@ class InputPerturbation(OODMethod):
             normalised units, which the published ODIN code applies to all but the first image of
             a batch; kept to reproduce those numbers).
     """
+
+    sentence: ClassVar[str] = (
+        "A gradient-based input-perturbation detector runs a network forward, backward and "
+        "forward again: the first pass gives the class, the gradient perturbs the image, the "
+        "second pass gives the score that tells in-distribution (ID) from out-of-distribution "
+        "(OOD) inputs."
+    )
 
     epsilon: float = 0.0014
     std: list[float] = field(default_factory=lambda: [1.0])

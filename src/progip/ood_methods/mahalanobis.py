@@ -1,6 +1,6 @@
 """Mahalanobis: distance of the penultimate feature to the nearest class mean."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -31,6 +31,17 @@ class Mahalanobis(InputPerturbation):
         eigenvalue_cutoff: eigenvalues of the covariance below this share of the largest one are
             treated as zero; without it nearly collinear features give an indefinite precision.
     """
+
+    sentence: ClassVar[str] = InputPerturbation.sentence + (
+        " The score of the Mahalanobis detector is the negative distance of the "
+        "penultimate feature to the nearest class mean, under the tied covariance of "
+        "the training features [Mahalanobis]."
+    )
+    references: ClassVar[Mapping[str, str]] = {
+        "Mahalanobis": "Lee, Lee, Lee, Shin: A simple unified framework for detecting out-of- "
+        "distribution samples and adversarial attacks. NeurIPS 2018. "
+        "https://arxiv.org/abs/1807.03888",
+    }
 
     feature: str = "penultimate"
     feature_layer: str | None = None

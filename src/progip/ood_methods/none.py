@@ -19,6 +19,10 @@ class NoMethod(OODMethod):
     failure is a changed class.
     """
 
+    sentence: ClassVar[str] = (
+        "The network runs forward once and gives a class; nothing judges its input."
+    )
+
     gradient_vanishes: ClassVar[bool] = False
     passes: ClassVar[tuple[str, ...]] = ("first_forward",)
     verdicts: ClassVar[bool] = False

@@ -1,5 +1,6 @@
 """ODIN: temperature-scaled softmax on a perturbed input."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,6 +24,14 @@ class ODIN(InputPerturbation):
 
     Source: the paper, eq. 1-3, and facebookresearch/odin.
     """
+
+    sentence: ClassVar[str] = InputPerturbation.sentence + (
+        " The score of ODIN is the largest softmax probability at a high temperature [ODIN]."
+    )
+    references: ClassVar[Mapping[str, str]] = {
+        "ODIN": "Liang, Li, Srikant: Enhancing the reliability of out-of-distribution image "
+        "detection in neural networks. ICLR 2018. https://arxiv.org/abs/1706.02690",
+    }
 
     temperature: float = 1000.0
 

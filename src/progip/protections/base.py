@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from progip.described import Described
 from progip.errors import ProgipError
 
 #: columns a protection may look at, named as in ``records.GOLDEN``, of n executions each.
@@ -56,7 +57,7 @@ class Limit(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class Protection(ABC):
+class Protection(Described, ABC):
     """One protection; the dataclass fields of a subclass are the options of its YAML file.
 
     Class attributes:

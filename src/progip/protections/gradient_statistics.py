@@ -1,13 +1,14 @@
 """Suppression of neurons whose difference to their neighbour is not what training showed."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from progip.described import WORKS
 from progip.errors import ProgipError
 from progip.models.calls import Call, hook_calls, watch_calls
 from progip.protections.correcting import (
@@ -91,6 +92,15 @@ class GradientStatistics(Correcting):
     Raises:
         ProgipError: an option has a wrong value.
     """
+
+    sentence: ClassVar[str] = (
+        "Neuron gradient statistics set neurons to zero whose difference to their neighbour "
+        "is not what clean training images showed, and raise an alarm where a checksum or an "
+        "activation check fired [Amarnath]."
+    )
+    references: ClassVar[Mapping[str, str]] = {
+        "Amarnath": WORKS["Amarnath"],
+    }
 
     trigger: str = "detected"
     threshold: str = "max_clean"

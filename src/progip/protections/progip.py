@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from progip.described import WORKS
 from progip.errors import ProgipError
 from progip.protections.base import (
     LARGEST,
@@ -40,6 +41,14 @@ class ProGIP(Protection):
         score_side: ``upper`` (the source), ``lower`` or ``both``. Faults drive the Mahalanobis
             score to minus infinity, which only the lower side can see.
     """
+
+    sentence: ClassVar[str] = (
+        "ProGIP raises an alarm where the largest input gradient or the score leaves the "
+        "range of clean calibration images [ProGIP]."
+    )
+    references: ClassVar[Mapping[str, str]] = {
+        "ProGIP": WORKS["ProGIP"],
+    }
 
     gradient_margin: float = 0.1
     score_margin: float = 0.1

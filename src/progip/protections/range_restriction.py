@@ -1,12 +1,13 @@
 """Ranger in its correcting form: values outside their clean range are put back or zeroed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from progip.described import WORKS
 from progip.errors import ProgipError
 from progip.models.calls import Call, hook_calls, watch_calls
 from progip.protections.correcting import (
@@ -54,6 +55,14 @@ class RangeRestriction(Correcting):
     Raises:
         ProgipError: an option has a wrong value.
     """
+
+    sentence: ClassVar[str] = (
+        "Range restriction puts activations outside their range on clean training images back "
+        "or to zero, and raises an alarm where it did [Ranger]."
+    )
+    references: ClassVar[Mapping[str, str]] = {
+        "Ranger": WORKS["Ranger"],
+    }
 
     action: str = "clip"
     nan_policy: str = "zero"

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from progip.described import WORKS
 from progip.errors import ProgipError
 from progip.protections.base import (
     LARGEST,
@@ -30,6 +31,14 @@ class Ranger(Protection):
     Attributes:
         margin: how far a value may leave its range, in widths of the range.
     """
+
+    sentence: ClassVar[str] = (
+        "Detection-only Ranger raises an alarm where an activation leaves its range on clean "
+        "training images [Ranger]."
+    )
+    references: ClassVar[Mapping[str, str]] = {
+        "Ranger": WORKS["Ranger"],
+    }
 
     margin: float = 0.0
 

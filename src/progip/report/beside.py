@@ -33,6 +33,18 @@ def agreement(low: float, high: float, other_low: float, other_high: float) -> s
     return LOWER if high < other_low else HIGHER if low > other_high else AGREES
 
 
+def shown(campaign: Campaign, setting: tuple[str, ...]) -> bool:
+    """Whether published figures stand beside a setting: it is theirs, or it was asked for."""
+    dataset, ood, faults = setting
+    if campaign.beside:
+        return faults.startswith("single_bit")
+    cells = campaign.cells
+    here = cells[(cells[list(SETTING)] == list(setting)).all(axis=1)]
+    return published.is_the_setup(
+        here["model"].unique(), here["ood_method"].unique(), dataset, ood, faults
+    )
+
+
 def beside_section(campaign: Campaign) -> Section:
     """The overall quantities of each setting with single flips beside the published ones."""
     kind = campaign.interval
@@ -44,7 +56,7 @@ def beside_section(campaign: Campaign) -> Section:
     rows = []
     for _, row in ours.iterrows():
         paper = theirs.get(row["protection"])
-        if paper is None or not row["fault_model"].startswith("single_bit"):
+        if paper is None or not shown(campaign, tuple(row[name] for name in SETTING)):
             continue
         for quantity in QUANTITIES:
             if row["protection"] == UNPROTECTED and quantity in OF_PROTECTION:
@@ -65,7 +77,9 @@ def beside_section(campaign: Campaign) -> Section:
         blocks.append(Block(setting_title(setting), HEADERS, [*_lines(group)], notes))
     reading = "The publication's results per pass are figures without numbers, so there is nothing "
     reading += "to put beside ours; its 'N' is marked in ours by the same rule."
-    notes = [reading if rows else "Nothing published to put beside these faults."]
+    nothing = "No published figure belongs to these networks, data, detectors and faults"
+    nothing += "." if campaign.beside else "; report --beside puts them here all the same."
+    notes = [reading if rows else nothing]
     blocks.append(Block("", notes=notes))
     source = "beside.beside_section(campaign).data"
     return Section("published", "Beside the publication", blocks, data, source)
@@ -96,7 +110,7 @@ def differences(campaign: Campaign, setting: tuple[str, ...]) -> list[str]:
 
 
 def _is_published(model: str) -> bool:
-    return published.base_metrics(model, "cifar10", "odin") is not None
+    return published.base_metrics(model, "cifar10", "imagenet_resize", "odin") is not None
 
 
 def _setup(campaign: Campaign, setting: tuple[str, ...]) -> str:
@@ -106,6 +120,7 @@ def _setup(campaign: Campaign, setting: tuple[str, ...]) -> str:
     return (
         f"Not the publication's setup ({published.SETUP}), so read the comparison as orientation: "
         f"{'; '.join(found)}."
+        + (" The comparison was asked for (--beside)." if campaign.beside else "")
     )
 
 

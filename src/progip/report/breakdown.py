@@ -63,7 +63,7 @@ def base_metrics(base: pd.DataFrame, method: str = "wilson") -> pd.DataFrame:
                     estimate = rate(round(k), int(n), method=method)
                     value, low, high = estimate.estimate, estimate.low, estimate.high
             out |= {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_n": n}
-        known = published.base_metrics(row["model"], row["dataset"], row["ood_method"])
+        known = published.base_metrics(*(row[name] for name in DETECTOR))
         for name in published.BaseMetrics._fields:
             value = getattr(known, name) if known else math.nan
             out[f"published_{name}"] = value

@@ -43,6 +43,7 @@ class Campaign:
     estimand: the population its rates speak of, one of `tally.ESTIMANDS`.
     interval: method of its intervals, a key of `progip.statistics.METHODS`.
     folders: where each cell lies, and its manifest; row i of `cells` is folders[i].
+    beside: whether published figures were asked for, whatever networks and data these are.
     """
 
     cells: pd.DataFrame
@@ -52,6 +53,7 @@ class Campaign:
     estimand: str = "layer_mean"
     interval: str = "wilson"
     folders: tuple[CellFolder, ...] = ()
+    beside: bool = False
 
     @cached_property
     def single(self) -> "Campaign":
@@ -83,6 +85,7 @@ class Campaign:
         allow_mixed: bool = False,
         estimand: str | None = None,
         interval: str = "wilson",
+        beside: bool = False,
     ) -> "Campaign":
         """Read every cell under a folder, finished or not.
 
@@ -121,6 +124,7 @@ class Campaign:
             estimand or natives[0],
             interval,
             tuple(found),
+            beside,
         )
 
 

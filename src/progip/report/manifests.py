@@ -46,6 +46,12 @@ class CellFolder:
         return tuple(str(self.manifest["cell"][name]) for name in names)
 
 
+def part(manifest: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of a manifest; empty where it is not there."""
+    found = manifest.get(name)
+    return found if isinstance(found, dict) else {}
+
+
 def fault_rate(cell: CellFolder) -> float:
     """The rate of a cell's fault model; NaN where its faults are not at a rate."""
     section = (cell.manifest.get("identity") or {}).get("fault_model") or {}

@@ -1,27 +1,26 @@
-"""How the numbers of a report were made: methods in words, citations, provenance."""
+"""How the numbers of a report were made: what ran, in its own words, and how it was counted."""
 
+import importlib
+import re
 from typing import Any
 
 import pandas as pd
 
-from progip.report.campaign import DETECTOR, Campaign
-from progip.report.layout import Block, Note, Section, Value
+from progip import records
+from progip.described import WORKS, cited, said_by
+from progip.report.campaign import Campaign
+from progip.report.coverage import coverage_notes
+from progip.report.layout import Block, Note, Section
+from progip.report.manifests import part
 from progip.report.tables import ESTIMANDS
 
-#: key -> what is cited
-REFERENCES = {
-    "ProGIP": "Joshi, So, Park, Ko, Jung, Ko, Hwang, Lee, Shrivastava: ProGIP: Protecting "
-    "Gradient-based Input Perturbation Approaches for Out-of-distribution Detection From Soft "
-    "Errors. ACM TECS 2025. https://doi.org/10.1145/3761796",
-    "ODIN": "Liang, Li, Srikant: Enhancing the reliability of out-of-distribution image detection "
-    "in neural networks. ICLR 2018. https://arxiv.org/abs/1706.02690",
-    "Mahalanobis": "Lee, Lee, Lee, Shin: A simple unified framework for detecting "
-    "out-of-distribution samples and adversarial attacks. NeurIPS 2018. "
-    "https://arxiv.org/abs/1807.03888",
-    "Ranger": "Chen, Li, Pattabiraman: A low-cost fault corrector for deep neural networks through "
-    "range restriction. DSN 2021. https://doi.org/10.1109/DSN48987.2021.00018",
+#: of the statistics; key -> what is cited
+STATISTICS = {
+    "ProGIP": WORKS["ProGIP"],
     "Wilson": "Wilson: Probable inference, the law of succession, and statistical inference. "
     "JASA 22, 1927, 209-212. https://doi.org/10.1080/01621459.1927.10502953",
+    "Clopper": "Clopper, Pearson: The use of confidence or fiducial limits illustrated in the case "
+    "of the binomial. Biometrika 26, 1934, 404-413. https://doi.org/10.1093/biomet/26.4.404",
     "Newcombe": "Newcombe: Improved confidence intervals for the difference between binomial "
     "proportions based on paired data. Statistics in Medicine 17, 1998, 2635-2650; and, for the "
     "AUROC, Statistics in Medicine 25, 2006, 559-573.",
@@ -35,100 +34,134 @@ REFERENCES = {
     "Leveugle": "Leveugle, Calvez, Maistri, Vanhauwaert: Statistical fault injection: quantified "
     "error and confidence. DATE 2009. https://doi.org/10.1109/DATE.2009.5090716",
 }
+#: parts of a cell in the order in which the report speaks of them
+PARTS = ("ood_method", "fault_model", "protection", "sampling", "stopping")
 
 
 def methods_section(campaign: Campaign) -> Section:
     """What was run and how it was counted, with citations."""
-    cells = campaign.cells
-    plans = sorted({str(_part(f.manifest, "sampling").get("name")) for f in campaign.folders})
-    plans = [plan for plan in plans if plan != "None"] or ["not recorded"]
-    faults = ", ".join(sorted(cells["fault_model"].unique()))
-    seeds = ", ".join(str(seed) for seed in sorted(cells["seed"].unique()))
+    sentences, references = _said(campaign)
     notes: list[Note] = [
-        "A gradient-based input-perturbation detector runs a network forward, backward and forward "
-        "again: the first pass gives the class, the gradient perturbs the image, the second pass "
-        "gives the score that tells in-distribution (ID) from out-of-distribution (OOD) inputs "
-        "[ODIN, Mahalanobis]. Each run injects one planned fault into exactly one of the three "
-        f"passes, at random, by the fault model: {faults}. Every fault is drawn ahead from the "
-        f"seed ({seeds}), the cell and the number of the run, so all protections of a cell watch "
-        "the same faults.",
+        " ".join([*sentences, *_undescribed(campaign)]),
+        _runs(campaign),
+        *coverage_notes(campaign),
+        _outcomes(campaign),
+        f"Sampling: {', '.join(_plans(campaign))}. {ESTIMANDS[campaign.estimand]}",
+        _statistics(campaign),
+    ]
+    notes = [note for note in notes if note]
+    keys = cited([str(note) for note in notes], {**STATISTICS, **references})
+    data = pd.DataFrame({"key": list(keys), "reference": list(keys.values())})
+    listed: list[Note] = [f"[{key}] {text}" for key, text in keys.items()]
+    blocks = [Block("", notes=notes), Block("References", notes=listed)]
+    return Section("methods", "Methods", blocks, data, "methods.methods_section(campaign).data")
+
+
+def _accounts(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """By part, what a cell's components say of themselves.
+
+    A manifest of an earlier version does not say it; the classes of this package are asked then.
+    """
+    recorded = manifest.get("methods")
+    if isinstance(recorded, list):
+        return {str(entry["part"]): entry for entry in recorded}
+    found = {}
+    for name in PARTS:
+        target = str(part(part(manifest, "config"), name).get("_target_", ""))
+        module, _, cls = target.rpartition(".")
+        if module.startswith("progip."):
+            try:
+                found[name] = said_by(getattr(importlib.import_module(module), cls))
+            except (ImportError, AttributeError):  # of a version that had it elsewhere
+                continue
+    return found
+
+
+def _said(campaign: Campaign) -> tuple[list[str], dict[str, str]]:
+    """Every sentence once, in the order of PARTS; the references of all."""
+    sentences: dict[str, None] = {}
+    references: dict[str, str] = {}
+    accounts = [_accounts(folder.manifest) for folder in campaign.folders]
+    for name in PARTS:
+        for account in accounts:
+            entry = account.get(name, {"sentence": "", "references": {}})
+            for sentence in re.split(r"(?<=[.]) (?=[A-Z])", entry["sentence"]):
+                sentences.setdefault(sentence)
+            references |= entry["references"]
+    return [sentence for sentence in sentences if sentence], references
+
+
+def _undescribed(campaign: Campaign) -> list[str]:
+    """Components without a sentence are named."""
+    silent: dict[str, None] = {}
+    for folder in campaign.folders:
+        accounts, cell = _accounts(folder.manifest), folder.manifest["cell"]
+        for name in ("ood_method", "fault_model", "protection"):
+            if not accounts.get(name, {}).get("sentence") and cell[name] != "none":
+                silent.setdefault(f"{name} {cell[name]}")
+    if not silent:
+        return []
+    return [f"Without a description of their own: {', '.join(silent)}."]
+
+
+def _verdicts(campaign: Campaign) -> bool:
+    """Whether any detector of the campaign tells ID from OOD."""
+    metrics = [part(folder.manifest, "base_metrics") for folder in campaign.folders]
+    return any("auroc" in found for found in metrics) or not any(metrics)
+
+
+def _runs(campaign: Campaign) -> str:
+    cells = campaign.cells
+    seeds = ", ".join(str(seed) for seed in sorted(cells["seed"].unique()))
+    hit = [name for name in records.PASSES if name in {*cells["fault_pass"]}]
+    where = " or ".join(name.replace("_", " ") for name in hit)
+    return (
+        f"Each run's faults hit one pass ({where}). They are drawn ahead from the seed ({seeds}), "
+        "the cell and the number of the run, so all protections of a cell meet the same faults."
+    )
+
+
+def _outcomes(campaign: Campaign) -> str:
+    if not _verdicts(campaign):
+        return (
+            "Originally correct: an image whose fault-free class is right. A failure is an "
+            "originally correct run whose class changes (classification failure). Detected: the "
+            "protection raises an alarm on the failing run; left: it does not."
+        )
+    return (
         "Originally correct: an ID image whose fault-free class and verdict are right, an OOD "
         "image whose fault-free verdict is. A failure is an originally correct run whose ID/OOD "
         "verdict changes (detection failure; a score that is not finite counts as changed) or, "
         "where the verdict stays ID, whose class changes (classification failure). The two do not "
         "overlap. Detected: the protection raises an alarm on the failing run; left: it does not "
-        "[ProGIP].",
-        "Thresholds come from clean calibration images and ranges from clean training images, "
-        "never from the evaluation images that faults hit. ProGIP checks the largest gradient "
-        "and the score; detection-only Ranger checks every activation [ProGIP, Ranger].",
-        f"Sampling plan: {', '.join(plans)}. {ESTIMANDS[campaign.estimand]}",
-        "Intervals are 95 % intervals: Wilson's for proportions, at the effective sample size "
-        "where rows carry weights or strata [Wilson, Cochran]; AUROC by Newcombe's method 5 "
-        "with the variance of Hanley and McNeil [Newcombe, Hanley]. Protections are compared in "
-        "pairs on the same failures: exact McNemar test, Newcombe's paired interval, Holm's "
-        "correction within a setting [McNemar, Newcombe, Holm]. How many runs a margin needs: "
-        "[Leveugle].",
-    ]
-    references: list[Note] = [f"[{key}] {text}" for key, text in REFERENCES.items()]
-    data = pd.DataFrame({"key": list(REFERENCES), "reference": list(REFERENCES.values())})
-    blocks = [Block("", notes=notes), Block("References", notes=references)]
-    return Section("methods", "Methods", blocks, data, "methods.methods_section(campaign).data")
+        "[ProGIP]. Thresholds come from clean calibration images and ranges from clean training "
+        "images, never from the evaluation images that faults hit."
+    )
 
 
-def provenance_section(campaign: Campaign) -> Section:
-    """Which code, machine, weights and data made each cell, from its manifest."""
-    rows = []
-    for folder in campaign.folders:
-        manifest = folder.manifest
-        cell = manifest["cell"]
-        row: dict[str, Any] = {name: cell[name] for name in (*DETECTOR, "protection")}
-        row |= {"folder": folder.name, "seed": manifest["seed"], "runs": manifest["runs"]}
-        row |= {name: manifest.get(name) for name in ("config_hash", "commit", "weights_sha256")}
-        row |= {f"threshold_{k}": v for k, v in _part(manifest, "thresholds").items()}
-        row |= {f"data_{name}": value for name, value in _part(manifest, "data").items()}
-        row |= {f"version_{name}": value for name, value in _part(manifest, "versions").items()}
-        row |= {f"hardware_{name}": value for name, value in _part(manifest, "hardware").items()}
-        rows.append(row)
-    data = pd.DataFrame(rows)
-    named = ["weights_sha256", *[c for c in data if str(c).startswith("data_")]]
-    made = ["commit", *[c for c in data if str(c).startswith(("version_", "hardware_"))]]
-    limits = [str(c) for c in data if str(c).startswith("threshold_")]
-    blocks = [
-        Block("Code and machine", ["", "", "cells"], [*_distinct(data, made)]),
-        Block("Weights and data (fingerprints)", ["", "", "cells"], [*_distinct(data, named)]),
-        _thresholds(data, limits),
-        Block("", notes=["Every cell's configuration stands in its manifest.json."]),
-    ]
-    source = "methods.provenance_section(campaign).data"
-    return Section("provenance", "Provenance", blocks, data, source)
+def _plans(campaign: Campaign) -> list[str]:
+    plans = {str(part(f.manifest, "sampling").get("name")) for f in campaign.folders} - {"None"}
+    return sorted(plans) or ["not recorded"]
 
 
-def _part(manifest: dict[str, Any], name: str) -> dict[str, Any]:
-    part = manifest.get(name)
-    return part if isinstance(part, dict) else {}
-
-
-def _distinct(data: pd.DataFrame, names: list[Any]) -> list[list[str]]:
-    """Every value that a column takes, and in how many cells."""
-    lines = []
-    for name in names:
-        label = str(name).removeprefix("version_").removeprefix("hardware_")
-        for value, group in data.groupby(name, sort=False):
-            text = str(value) if len(str(value)) <= 44 else f"{str(value)[:16]}…"
-            lines.append([label.replace("_", " "), Value(text, group.index[0], str(name))])
-            lines[-1].append(str(len(group)))
-            label = ""
-    return lines
-
-
-def _thresholds(data: pd.DataFrame, names: list[str]) -> Block:
-    lines = []
-    once = data.drop_duplicates([*DETECTOR, "protection", *names])
-    for _, row in once.iterrows():
-        values = [
-            "" if pd.isna(row[name]) else Value(f"{row[name]:.6g}", row.name, name)
-            for name in names
-        ]
-        lines.append([f"{row['model']}, {row['ood_method']}", row["protection"], *values])
-    headers = [name.removeprefix("threshold_").replace("_", " ") for name in names]
-    return Block("Thresholds", ["detector", "protection", *headers], lines)
+def _statistics(campaign: Campaign) -> str:
+    kind = "Clopper and Pearson's [Clopper]" if "clopper" in campaign.interval else "Wilson's"
+    text = f"Intervals are 95 % intervals: {kind} for proportions"
+    cells = campaign.cells
+    weighted = bool((cells["originally_correct_w"] != cells["originally_correct"]).any())
+    keys = [*(["Wilson"] if kind.startswith("Wilson") else []), *(["Cochran"] * weighted)]
+    text += ", at the effective sample size where rows carry weights or strata" * weighted
+    text += f" [{', '.join(keys)}]" if keys else ""
+    if _verdicts(campaign):
+        text += (
+            "; AUROC by Newcombe's method 5 with the variance of Hanley and McNeil "
+            "[Newcombe, Hanley]"
+        )
+    text += "."
+    if campaign.cells["protection"].nunique() > 2:
+        text += (
+            " Protections are compared in pairs on the same failures: exact McNemar test, "
+            "Newcombe's paired interval, Holm's correction within a setting [McNemar, Newcombe, "
+            "Holm]."
+        )
+    return f"{text} How many runs a margin needs: [Leveugle]."

@@ -8,6 +8,7 @@ The publication gives no intervals: those shown beside its figures are computed 
 """
 
 import math
+from collections.abc import Collection
 from typing import NamedTuple
 
 import pandas as pd
@@ -63,17 +64,37 @@ RUNTIME = {
 RUNTIME_MEAN = {"ranger": 2.5086, "progip": 1.0081}
 
 
+def is_the_setup(
+    models: Collection[str],
+    ood_methods: Collection[str],
+    dataset: str,
+    ood_dataset: str,
+    fault_model: str,
+) -> bool:
+    """Whether these are networks, detectors, data and faults of the publication, by their names.
+
+    Samples of its data count: `beside.differences` says what is still different.
+    """
+    detectors = {(_network(m), o.lower()) for m in models for o in ood_methods}
+    return (
+        detectors <= BASE_METRICS.keys()
+        and dataset.lower() in CIFAR10
+        and ood_dataset.lower() in IMAGENET_RESIZE
+        and fault_model == SETTING[2]
+    )
+
+
 def runtime(model: str, ood_method: str) -> dict[str, float]:
     """The published runtime of each protection, 1 being the unprotected one; empty without."""
     return RUNTIME.get((_network(model), ood_method.lower()), {})
 
 
-def base_metrics(model: str, dataset: str, ood_method: str) -> BaseMetrics | None:
-    """The published figures of a network and method on CIFAR-10; None where there are none.
+def base_metrics(model: str, dataset: str, ood_dataset: str, ood_method: str) -> BaseMetrics | None:
+    """The published figures of a network and method on its data; None where there are none.
 
     The names are those of the config groups: any `densenet_bc...` counts as DenseNet-BC.
     """
-    if dataset.lower() not in CIFAR10:
+    if dataset.lower() not in CIFAR10 or ood_dataset.lower() not in IMAGENET_RESIZE:
         return None
     return BASE_METRICS.get((_network(model), ood_method.lower()))
 

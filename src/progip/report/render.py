@@ -1,8 +1,10 @@
 """The report: for a terminal, as a page, as Markdown, as LaTeX, as figures and CSV files."""
 
+import inspect
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
@@ -15,8 +17,9 @@ from progip.report.csvs import replace_file, to_csv
 from progip.report.figures import Absent, Figure, build_figures
 from progip.report.latex import to_latex
 from progip.report.layout import Block, Section, plain
-from progip.report.methods import methods_section, provenance_section
+from progip.report.methods import methods_section
 from progip.report.page import to_html
+from progip.report.provenance import provenance_section
 from progip.report.rates_section import rates_section
 from progip.report.runtime import runtime_sections
 from progip.report.summary import summary_section
@@ -49,6 +52,7 @@ def write_report(
     allow_mixed: bool = False,
     estimand: str | None = None,
     interval: str = "wilson",
+    beside: bool = False,
 ) -> str:
     """Report on a campaign: returns the text to print, and writes the same as files.
 
@@ -56,12 +60,19 @@ def write_report(
     `report` in that folder; older ones are replaced: the page (report.html), report.md, report.tex,
     each figure as SVG, PDF and PNG, and the numbers of each table and figure as CSV, fractions of 1
     and counts, unrounded. estimand: the population to speak of, as in `Campaign.load`.
-    interval: method of the intervals, a key of `progip.statistics.METHODS`.
+    interval: method of the intervals, a key of `progip.statistics.METHODS`. beside: put published
+    figures beside ours although networks, data or detectors are others.
 
     Raises ProgipError as `Campaign.load` does, and when the files cannot be written.
     """
-    campaign = Campaign.load(folder, allow_mixed=allow_mixed, estimand=estimand, interval=interval)
-    sections = build_sections(campaign, runtime_sections(folder))
+    chosen: dict[str, Any] = {
+        "allow_mixed": allow_mixed,
+        "estimand": estimand,
+        "interval": interval,
+        "beside": beside,
+    }
+    campaign = Campaign.load(folder, **chosen)
+    sections = build_sections(campaign, runtime_sections(folder, beside))
     figures = build_figures(campaign)
     drawn = [figure for figure in figures if isinstance(figure, Figure)]
     rendered = {figure.name: figure.render() for figure in drawn}
@@ -69,7 +80,9 @@ def write_report(
     target = Path(out) if out is not None else Path(folder) / FOLDER
     svgs = {name: files["svg"] for name, files in rendered.items()}
     whole = (title, campaign.warnings, sections)
-    page = to_html(*whole, figures, f"outputs/{Path(folder).resolve().name}", svgs)
+    usual = inspect.signature(Campaign.load).parameters
+    options = {name: value for name, value in chosen.items() if value != usual[name].default}
+    page = to_html(*whole, figures, f"outputs/{Path(folder).resolve().name}", svgs, options)
     texts = {f"{section.name}.csv": to_csv(section.data) for section in sections}
     texts |= {f"{figure.name}.csv": to_csv(figure.data) for figure in drawn}
     texts |= {PAGE: page, "report.md": to_markdown(*whole, figures)}

@@ -33,8 +33,10 @@ READING = [
 ]
 
 
-def runtime_sections(folder: str | Path) -> list[Section]:
+def runtime_sections(folder: str | Path, beside: bool = False) -> list[Section]:
     """The runtime table of the measurements in FOLDER/runtime; none where there are none.
+
+    The published mean stands beside that of the published networks; beside: beside any.
 
     Raises:
         ProgipError: a file there is not what `python -m progip runtime` writes.
@@ -47,13 +49,13 @@ def runtime_sections(folder: str | Path) -> list[Section]:
     blocks = []
     for setting, group in data.groupby(list(SETTING), sort=True):
         chosen = [m for m in measured if tuple(m[key] for key in SETTING) == setting]
-        blocks.append(_block(chosen, group))
+        blocks.append(_block(chosen, group, beside))
     blocks.append(Block("", notes=READING))
     source = "runtime.runtime_sections(folder)[0].data"
     return [Section("runtime", "Runtime", blocks, data, source)]
 
 
-def write_table(folder: str | Path) -> str:
+def write_table(folder: str | Path, beside: bool = False) -> str:
     """The runtime table as text; also written as runtime.md and runtime.csv beside its numbers.
 
     Raises:
@@ -61,7 +63,7 @@ def write_table(folder: str | Path) -> str:
     """
     from progip.report.render import to_markdown, to_text
 
-    sections = runtime_sections(folder)
+    sections = runtime_sections(folder, beside)
     target = Path(folder) / FOLDER
     if not sections:
         raise ProgipError(f"{target} holds no measurement; python -m progip runtime makes one")
@@ -110,7 +112,7 @@ def _summary(measured: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _block(measured: list[dict[str, Any]], group: pd.DataFrame) -> Block:
+def _block(measured: list[dict[str, Any]], group: pd.DataFrame, beside: bool) -> Block:
     """One device, number of threads and batch size: variants as columns."""
     first = measured[0]
     variants = _variants(measured)
@@ -124,12 +126,14 @@ def _block(measured: list[dict[str, Any]], group: pd.DataFrame) -> Block:
             rows.append([label, *("–" if c is None else write(c) for c in columns)])
     notes = []
     for variant in variants:
-        notes += _mean_sentence(measured, variant)
+        notes += _mean_sentence(measured, variant, beside)
     title = f"{first['batch']} image{'s' * (first['batch'] > 1)} a call, {_machine(first)}"
     return Block(title, ["", *map(_label, variants)], rows, notes)
 
 
-def _mean_sentence(measured: list[dict[str, Any]], variant: tuple[str, str]) -> list[str]:
+def _mean_sentence(
+    measured: list[dict[str, Any]], variant: tuple[str, str], beside: bool
+) -> list[str]:
     """The mean over networks and methods, and how it compares with the publication's."""
     name = variant[0]
     groups = [v for m in measured for v in m["variants"] if _key(v) == variant]
@@ -138,7 +142,8 @@ def _mean_sentence(measured: list[dict[str, Any]], variant: tuple[str, str]) -> 
         f"{_label(variant)}: {_percent(wall)} % wall, {_percent(processor)} % processor; mean over "
         f"{len(groups)} network{'s' * (len(groups) > 1)} x method."
     )
-    if name not in published.RUNTIME_MEAN:
+    theirs = all(published.runtime(m["model"], m["ood_method"]) for m in measured)
+    if name not in published.RUNTIME_MEAN or not (theirs or beside):
         return [sentence]
     said = published.RUNTIME_MEAN[name]
     agreement = (

@@ -8,6 +8,7 @@ import pandas as pd
 from progip.report import formats, layout
 from progip.report.beside import AGREES, beside_section
 from progip.report.campaign import SETTING, Campaign, by_group
+from progip.report.coverage import coverage_notes
 from progip.report.estimates import (
     ALL,
     UNPROTECTED,
@@ -27,7 +28,7 @@ def summary_section(campaign: Campaign) -> Section:
     compared, _ = campaign.comparisons
     beside = beside_section(campaign).data
     correcting = {*campaign.cells.get("correction", [])}
-    blocks = [Block("", notes=[_progress(campaign)])]
+    blocks = [Block("", notes=[_progress(campaign), *coverage_notes(campaign, partial=True)])]
     for setting, group in by_group(data, SETTING):
         notes: list[Note] = [*_failures(group), *_protections(group, correcting)]
         for _, row in _of(compared, setting).iterrows():

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from progip.report import formats, layout, published
+from progip.report.beside import shown
 from progip.report.campaign import SETTING, Campaign, by_group
 from progip.report.comparing import sentence
 from progip.report.estimates import (
@@ -114,7 +115,9 @@ def overall_section(campaign: Campaign) -> Section:
     data.insert(0, "source", MEASURED)
     paper = summarise(published.overall_counts(), ["protection"], campaign.interval)
     paper = paper.assign(source=PUBLISHED, **dict(zip(SETTING, published.SETTING, strict=True)))
-    data = pd.concat([data, paper], ignore_index=True)
+    settings = [setting for setting, _ in by_group(data, SETTING)]
+    if any(shown(campaign, setting) for setting in settings):
+        data = pd.concat([data, paper], ignore_index=True)
     paper = data[data["source"] == PUBLISHED]
     blocks = []
     unprotected = campaign.cells[campaign.cells["protection"] == UNPROTECTED]
@@ -139,10 +142,10 @@ def overall_section(campaign: Campaign) -> Section:
         notes += [_correcting(name) for name in corrections if name in headers]
         notes.append(ESTIMANDS[campaign.estimand])
         notes += clustered_notes(campaign, setting)
-        if setting[2].startswith("single_bit"):
-            shown = paper[paper["protection"].isin(headers)]
-            columns += [row for _, row in shown.iterrows()]
-            headers += [f"{name}, publ." for name in shown["protection"]]
+        if shown(campaign, setting):
+            theirs = paper[paper["protection"].isin(headers)]
+            columns += [row for _, row in theirs.iterrows()]
+            headers += [f"{name}, publ." for name in theirs["protection"]]
             notes += published_notes()
         rows = list(_rows(columns, weighted))
         blocks.append(Block(layout.setting_title(setting), ["", *headers], rows, notes))

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from progip import records
+from progip.described import Described
 from progip.fault_models.base import Atoms, FaultModel, Site
 
 
@@ -76,7 +77,7 @@ class Pilot:
 
 
 @dataclass(kw_only=True)
-class SamplingPlan(ABC):
+class SamplingPlan(Described, ABC):
     """One way to draw faults; the fields of a subclass are the options of its YAML file."""
 
     name: str

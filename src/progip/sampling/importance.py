@@ -2,7 +2,9 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +27,15 @@ class Importance(SamplingPlan):
         layer_odds: regular expression of layer names -> the same; the first that fits counts.
         defensive: share of the fault model's own law in the mixture.
     """
+
+    sentence: ClassVar[str] = (
+        "Likely culprits are drawn more often than the fault model says, and weighted back, "
+        "under a defensive mixture [Hesterberg]."
+    )
+    references: ClassVar[Mapping[str, str]] = {
+        "Hesterberg": "Hesterberg: Weighted average importance sampling and defensive mixture "
+        "distributions. Technometrics 37, 1995, 185-194.",
+    }
 
     bit_odds: dict[int, float] = field(default_factory=dict)
     layer_odds: dict[str, float] = field(default_factory=dict)

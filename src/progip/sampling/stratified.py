@@ -1,7 +1,8 @@
 """Every stratum gets its planned part of the runs: proportional or Neyman allocation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +43,14 @@ class Stratified(SamplingPlan):
             it and the share of failures that checks of gradient, score or activations detect.
         defensive: share of the later runs that stays proportional; no weight exceeds 1 over it.
     """
+
+    sentence: ClassVar[str] = (
+        "Runs are drawn from strata of faults and images, and weighted by what each stratum "
+        "is of all faults [Cochran]."
+    )
+    references: ClassVar[Mapping[str, str]] = {
+        "Cochran": "Cochran: Sampling Techniques. 3rd edition, Wiley, 1977.",
+    }
 
     by: list[str] = field(default_factory=lambda: ["change", "margin", "layer"])
     allocation: str = "neyman"

@@ -1,6 +1,7 @@
 """Faults drawn by the fault model's own law: the plan of most of the literature."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pyarrow as pa
 
@@ -10,6 +11,8 @@ from progip.sampling.base import Pilot, Population, SamplingPlan
 @dataclass(kw_only=True)
 class Uniform(SamplingPlan):
     """Every run drawn alike; all weights are 1."""
+
+    sentence: ClassVar[str] = "All runs of a cell are drawn alike, by the law of the fault model."
 
     def plan(
         self,

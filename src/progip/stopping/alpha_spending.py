@@ -1,6 +1,8 @@
 """Stopping by alpha spending: interim looks cost a little confidence, and it is accounted for."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from scipy.stats import norm
 
@@ -22,6 +24,15 @@ class AlphaSpending(PrecisionRule):
     then it stops. So little is spent before that a stopped campaign's interval is hardly wider
     than one without looks.
     """
+
+    sentence: ClassVar[str] = (
+        "A cell stops at the look at which its interval is narrow enough, looks being paid "
+        "for by alpha spending [LanDeMets]."
+    )
+    references: ClassVar[Mapping[str, str]] = {
+        "LanDeMets": "Lan, DeMets: Discrete sequential boundaries for clinical trials. "
+        "Biometrika 70, 1983, 659-663.",
+    }
 
     def judge(self, estimates: list[tuple[int, Estimate]]) -> Look | None:
         alpha = 1 - self.confidence

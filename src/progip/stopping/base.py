@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
+from progip.described import Described
 from progip.errors import ProgipError
 from progip.statistics.intervals import Rate, check_confidence
 
@@ -32,7 +33,7 @@ class Look:
 
 
 @dataclass(kw_only=True)
-class StoppingRule(ABC):
+class StoppingRule(Described, ABC):
     """One rule; the fields of a subclass are the options of its YAML file."""
 
     name: str

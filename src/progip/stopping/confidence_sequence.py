@@ -1,6 +1,8 @@
 """Stopping by a confidence sequence: valid at every run count at once, however often one looks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from progip.statistics.sequential import mixture_interval
 from progip.stopping.base import Estimate, Look, PrecisionRule
@@ -13,6 +15,15 @@ class ConfidenceSequence(PrecisionRule):
     Exact for unweighted rows; weighted ones count by their effective size. It pays for looks that
     are not taken: expect about three times the runs of alpha spending for the same width.
     """
+
+    sentence: ClassVar[str] = (
+        "A cell stops when its confidence sequence is narrow enough, which holds at all looks "
+        "at once [Robbins]."
+    )
+    references: ClassVar[Mapping[str, str]] = {
+        "Robbins": "Robbins: Statistical methods related to the law of the iterated logarithm. "
+        "Annals of Mathematical Statistics 41, 1970, 1397-1409.",
+    }
 
     def judge(self, estimates: list[tuple[int, Estimate]]) -> Look | None:
         look = None

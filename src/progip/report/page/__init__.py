@@ -4,6 +4,7 @@ import base64
 import re
 from collections.abc import Sequence
 from importlib import resources
+from typing import Any
 
 import jinja2
 import pandas as pd
@@ -25,11 +26,12 @@ def to_html(
     figures: Sequence[Figure | Absent],
     folder: str = "outputs/NAME",
     svgs: dict[str, bytes] | None = None,
+    options: dict[str, Any] | None = None,
 ) -> str:
     """The page: summary first, then tables, figures, methods, provenance.
 
     folder: what the queries on the page call the campaign's folder. svgs: rendered figures by name,
-    where there are some already.
+    where there are some already. options: with which the campaign was loaded.
     """
     drawn = [figure for figure in figures if isinstance(figure, Figure)]
     rendered = svgs or {figure.name: figure.render()["svg"] for figure in drawn}
@@ -43,6 +45,7 @@ def to_html(
     between = [s for s in sections if s not in first and s not in last]
     return environment.from_string(text).render(
         title=title,
+        options="".join(f", {name}={value!r}" for name, value in (options or {}).items()),
         warnings=warnings,
         summary=first,
         tables=between,

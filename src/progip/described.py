@@ -1,0 +1,64 @@
+"""What a component says of itself in a report's Methods: one sentence, and whom it cites."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+#: works that several components cite; key -> full reference
+WORKS = {
+    "Amarnath": "Amarnath, Mejri, Ma, Chatterjee: Error resilient deep neural networks using "
+    "neuron gradient statistics. NeurIPS ML Safety workshop 2022.",
+    "ProGIP": "Joshi, So, Park, Ko, Jung, Ko, Hwang, Lee, Shrivastava: ProGIP: Protecting "
+    "Gradient-based Input Perturbation Approaches for Out-of-distribution Detection From Soft "
+    "Errors. ACM TECS 2025. https://doi.org/10.1145/3761796",
+    "Ranger": "Chen, Li, Pattabiraman: A low-cost fault corrector for deep neural networks through "
+    "range restriction. DSN 2021. https://doi.org/10.1109/DSN48987.2021.00018",
+}
+
+
+class Described:
+    """A component of a campaign that a report speaks of.
+
+    Class attributes:
+        sentence: what it does, for a reader who has not seen the code; it cites works by their key
+            in brackets. Empty: the report names the component, and says nothing of it.
+        references: the works it cites: key -> full reference.
+    """
+
+    sentence: ClassVar[str] = ""
+    references: ClassVar[Mapping[str, str]] = {}
+
+
+def said_by(component: type) -> dict[str, Any]:
+    """What a class says of itself; what it only inherits need not be true of it."""
+    own = vars(component)
+    return {
+        "sentence": str(own.get("sentence", "")),
+        "references": dict(own.get("references", {})),
+    }
+
+
+def account(components: Mapping[str, Described]) -> list[dict[str, Any]]:
+    """What components say of themselves, for a manifest.
+
+    Args:
+        components: by the part they play: ``fault_model``, ``ood_method``, ...
+    """
+    return [
+        {
+            "part": part,
+            "name": str(getattr(component, "name", "")),
+            **said_by(type(component)),
+        }
+        for part, component in components.items()
+    ]
+
+
+def cited(sentences: Iterable[str], references: Mapping[str, str]) -> dict[str, str]:
+    """Those references whose key stands in brackets in one of the sentences."""
+    text = " ".join(sentences)
+    keys = {
+        key.strip()
+        for group in text.split("[")[1:]
+        for key in group.partition("]")[0].split(",")
+    }  # fmt: skip
+    return {key: reference for key, reference in references.items() if key in keys}
