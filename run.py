@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from progip.campaign.failure import failures_recorded
 from progip.campaign.runner import run_cell
 from progip.config import cell_folder, cell_settings, entry, register, resolved
+from progip.config_checks import check_overrides
 from progip.errors import ProgipError
 from progip.launching.launched import keep_command
 from progip.launching.placing import placed
@@ -28,6 +29,7 @@ def main(cfg: DictConfig) -> None:
     """One Hydra job: one cell, or a part of one."""
     hydra, folder = HydraConfig.get(), cell_folder(cfg)
     sweep = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
+    check_overrides(hydra.overrides.task)
     try:
         with failures_recorded(folder):
             accepted = partial(keep_command, folder, sweep)

@@ -17,9 +17,11 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from progip.campaign.settings import CellSettings, SubjectSettings
 from progip.campaign.sizing import Sizing
+from progip.config_checks import check_cell, check_values
 from progip.datasets.base import Dataset
 from progip.errors import ProgipError
 from progip.fault_models.base import FaultModel
@@ -109,7 +111,9 @@ def build(node: Any, base: type[T], group: str) -> T:
         missing = OmegaConf.missing_keys(merged)
         if missing:
             raise ProgipError(f"{group}.{min(missing)}: no value given, and it has no default")
-        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+        made: T = OmegaConf.to_object(merged)  # type: ignore[assignment]
+        check_values(made, group)
+        return made
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         where = f"{group}.{key}" if key else group
@@ -129,6 +133,7 @@ def cell_settings(cfg: DictConfig) -> CellSettings:
     parts: dict[str, Any] = {
         group: build(cfg[group], base, group) for group, base in GROUPS.items()
     }
+    check_cell(cfg)
     protection = parts["protection"]
     subject = SubjectSettings(
         model=parts["model"],
@@ -222,7 +227,7 @@ def entry(main: Callable[[], Any]) -> None:
         number = stop.args[0] if stop.args else signal.SIGINT
         print("interrupted; the same command goes on from the last whole shard", file=sys.stderr)
         sys.exit(128 + int(number))
-    except (ProgipError, HydraException, OmegaConfBaseException, OSError) as error:
+    except (ProgipError, HydraException, OmegaConfBaseException, YAMLError, OSError) as error:
         if debug or not _is_users(error):
             raise
         print(f"error: {explain(error)}", file=sys.stderr)
@@ -254,6 +259,11 @@ def explain(error: BaseException) -> str:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}; results go below outputs=FOLDER"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, YAMLError):
+        place = getattr(error, "problem_mark", None)
+        where = f"{place.name}, line {place.line + 1}: " if place is not None else ""
+        problem = getattr(error, "problem", None) or lines[0]
+        return f"{where}not valid YAML ({problem}); correct the file"
     cause = error.__cause__
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
         what = lines[0].split(". To append")[0].rstrip(".")

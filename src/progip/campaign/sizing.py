@@ -40,6 +40,11 @@ class Sizing:
             raise ProgipError(f"sizing.rate={self.rate}: give a fraction between 0 and 1")
         if self.max_runs < 1:
             raise ProgipError(f"sizing.max_runs={self.max_runs}: must be at least 1")
+        if self.margin is None and (self.relative or self.finite):
+            key = "relative" if self.relative else "finite"
+            raise ProgipError(
+                f"sizing.{key}=true has no effect without sizing.margin; give the margin to reach"
+            )
         if self.margin is not None and not 0 < self.margin <= 1:
             raise ProgipError(
                 f"sizing.margin={self.margin}: a half-width is a fraction above 0 and at most 1"

@@ -21,6 +21,11 @@ class InLayers(FaultModel):
     layers: str | None = None
 
     def __post_init__(self) -> None:
+        if not self.layer_types:
+            raise ProgipError(
+                f"fault_model '{self.name}': layer_types is empty, so nothing can be hit; name "
+                "classes of modules"
+            )
         try:
             re.compile(self.layers or "")
         except re.error as error:

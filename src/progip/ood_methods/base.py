@@ -141,10 +141,10 @@ class InputPerturbation(OODMethod):
     def __post_init__(self) -> None:
         check_choice(self.name, "sign", self.sign, ("ge", "sign"))
         check_choice(self.name, "rescale", self.rescale, ("std", "none"))
-        if self.epsilon < 0 or any(s <= 0 for s in self.std):
+        if self.epsilon < 0 or not self.std or any(s <= 0 for s in self.std):
             raise ProgipError(
-                f"ood_method '{self.name}': epsilon must not be negative and every std must be "
-                f"positive, got epsilon={self.epsilon}, std={list(self.std)}"
+                f"ood_method '{self.name}': epsilon must not be negative and std must be one or "
+                f"more positive numbers, got epsilon={self.epsilon}, std={list(self.std)}"
             )
 
     def detect(self, network: nn.Module, images: Tensor, enter: EnterPass = no_pass) -> Detection:

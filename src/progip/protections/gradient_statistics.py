@@ -16,27 +16,24 @@ from progip.protections.correcting import (
     Record,
     State,
     by_call,
-    check_choices,
     check_fitted,
     key_of,
     shared_copy,
 )
 from progip.protections.neuron_gradients.activation_check import (
-    ACTIVATION_CHECKS,
     TOLERANCE,
     exact_deviation,
     remainder,
 )
-from progip.protections.neuron_gradients.checksum import CHECKSUMS, WEIGHTS, Checksum
+from progip.protections.neuron_gradients.checksum import Checksum
 from progip.protections.neuron_gradients.differences import (
-    LOCATE,
     circular_differences,
     suppressed,
 )
 from progip.protections.neuron_gradients.layers import Layer, find_layers
 from progip.protections.neuron_gradients.limits import Limits, RowConstant
+from progip.protections.neuron_gradients.options import check_options
 from progip.protections.neuron_gradients.running import (
-    GRANULARITIES,
     RunningMoments,
     student_quantile,
 )
@@ -47,15 +44,6 @@ from progip.protections.placement import (
     require_images_first,
 )
 
-CHOICES = {
-    "trigger": ("detected", "always"),
-    "threshold": ("max_clean", "sigma_k", "alpha"),
-    "granularity": GRANULARITIES,
-    "locate": LOCATE,
-    "checksum": CHECKSUMS,
-    "checksum_weights": WEIGHTS,
-    "activation_check": ACTIVATION_CHECKS,
-}
 #: added to every threshold, as a share of the largest clean difference of the layer: for rounding,
 #: which other batch sizes change, and for neurons that never differed in training
 SLACK = 1e-5
@@ -116,24 +104,7 @@ class GradientStatistics(Correcting):
     activation_check: str = "exact"
 
     def __post_init__(self) -> None:
-        check_choices(self, CHOICES)
-        rules = {
-            "margin": (0 <= self.margin < math.inf, "0 or more"),
-            "k": (0 < self.k < math.inf, "above 0"),
-            "alpha": (0 < self.alpha < 1, "in (0, 1)"),
-            "rounds": (self.rounds >= 1, "at least 1"),
-            "checksum_margin": (0 <= self.checksum_margin < math.inf, "0 or more"),
-        }
-        for key, (holds, wanted) in rules.items():
-            if not holds:
-                raise ProgipError(
-                    f"protection '{self.name}': {key} must be {wanted}, not {getattr(self, key)}"
-                )
-        if self.trigger == "detected" and self.checksum == self.activation_check == "none":
-            raise ProgipError(
-                f"protection '{self.name}': trigger=detected needs a detector; switch on checksum "
-                "or activation_check, or take trigger=always"
-            )
+        check_options(self)
 
     @torch.no_grad()
     def fit(self, network: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from progip.errors import ProgipError
 from progip.fault_models.random import uniforms
+from progip.options import check_read
 from progip.sampling.base import Pilot, Population, SamplingPlan, planned
 from progip.sampling.strata import FACTORS, OF_IMAGE, Strata, strata_of
 from progip.statistics.allocation import AIMS, neyman, smoothed_rates, spread
@@ -84,6 +85,10 @@ class Stratified(SamplingPlan):
             raise ProgipError(
                 f"sampling.defensive={self.defensive}: give a share above 0 and at most 1"
             )
+        needs = ("allocation", ("neyman",))
+        check_read(
+            self, "sampling", dict.fromkeys(("pilot", "pilot_even", "aim", "defensive"), needs)
+        )
         self._strata: tuple[Population, Strata] | None = None  # of the population last asked for
 
     @property
