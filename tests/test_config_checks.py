@@ -1,5 +1,6 @@
 """Values that are accepted by their type but can only be mistakes: each is named."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -83,7 +84,10 @@ def test_on_the_command_line(tmp_path: Path) -> None:
         command = [sys.executable, "run.py", f"outputs={tmp_path}/out", *arguments]
         if "--config-dir" in arguments:
             command = [sys.executable, "run.py", *arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        plain = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=False, env=plain
+        )
         assert done.returncode == 1
         assert f"error: {message}" in done.stderr.replace(str(tmp_path) + "/", "")
         assert "Traceback" not in done.stderr

@@ -1,5 +1,6 @@
 """What the documents show works as it stands there."""
 
+import json
 import re
 import sys
 from dataclasses import dataclass
@@ -27,11 +28,12 @@ def blocks(document: str, language: str) -> list[str]:
 def test_a_method_is_one_class_file_and_one_yaml(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (source,), (yaml,) = blocks("docs/extending.md", "python"), blocks("docs/extending.md", "yaml")
+    (source, said), (yaml,) = (blocks("docs/extending.md", kind) for kind in ("python", "yaml"))
     module = tmp_path / "gradient_limit.py"
     imports = "from dataclasses import dataclass\n"
     imports += "from progip.protections.base import Protection, first_alarm\n"
-    module.write_text(imports + source)
+    imports += "from typing import ClassVar\n"
+    module.write_text(f"{imports}{source}\n{said}")
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "conf/protection").mkdir(parents=True)
     target = "progip.protections.gradient_limit"
@@ -49,6 +51,41 @@ def test_a_method_is_one_class_file_and_one_yaml(
     rows = pq.read_table(next(folder.glob("part-*"))).to_pandas()
     assert issubclass(sys.modules["gradient_limit"].GradientLimit, base.Protection)
     assert 0 < rows["alarm"].sum() < 40
+
+
+def test_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rewritten = blocks("docs/networks.md", "python")
+    (yaml,) = blocks("docs/networks.md", "yaml")
+    head = "from dataclasses import dataclass\nimport torch.nn.functional as F\n"
+    head += "from torch import nn\nfrom progip.models.base import Model\n"
+    network = """
+class MyNetwork(nn.Module):
+    def __init__(self, channels, width, classes):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(channels, width, 3), nn.Linear(width, classes)
+
+    def forward(self, x):
+        return self.fc(F.relu(self.conv(x)).mean([2, 3]))
+
+"""
+    imports, _, method = rewritten.partition("\n\n")
+    indented = "\n".join(f"    {line}" for line in method.strip().splitlines())
+    source = f"{head}{imports}\n{network}{model}\n{indented}\n"
+    (tmp_path / "my_module.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_conf/model").mkdir(parents=True)
+    (tmp_path / "my_conf/model/mine.yaml").write_text(yaml.replace("mine.pth", "random"))
+    cfg = composed(
+        [
+            f"hydra.searchpath=[file://{tmp_path}/my_conf]", f"outputs={tmp_path}", "runs=40",
+            "model=mine", "+model.channels=1", "protection=ranger", "batch_size=8",
+        ],
+        ROOT / "conf",
+    )  # fmt: skip
+    folder = run_cell(cell_settings(cfg), resolved(cfg))
+    assert json.loads((folder / "manifest.json").read_text())["watched"] == {
+        "range_checked_calls": 2  # the ReLU and the mean that follows it
+    }
 
 
 def test_detectors_are_plain_classes(network: nn.Module, images: torch.Tensor) -> None:

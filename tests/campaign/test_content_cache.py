@@ -32,9 +32,13 @@ def test_only_code_that_computes_counts(monkeypatch: pytest.MonkeyPatch, tmp_pat
     for folder in ("engine", "report"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "module.py").write_text("a = 1")
+    (tmp_path / "batch_axis.py").write_text("a = 1")
     monkeypatch.setattr(content_cache, "PACKAGE", tmp_path)
     before = code_digest([])
     (tmp_path / "report/module.py").write_text("a = 2")
     assert code_digest([]) == before
     (tmp_path / "engine/module.py").write_text("a = 2")
-    assert code_digest([]) != before
+    edited = code_digest([])
+    assert edited != before
+    (tmp_path / "batch_axis.py").write_text("a = 2")
+    assert code_digest([]) != edited

@@ -184,7 +184,8 @@ def test_the_runtime_of_a_network_without_a_detector(
         command = ["progip", "runtime", "--methods", "none", "--protections", protection]
         command += ["--batches", "2", "--seconds", "0.2", "--out", str(tmp_path)]
         monkeypatch.setattr(sys, "argv", [*command, "ood_dataset=none"])
-        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "")  # so that it is put back afterwards
+        monkeypatch.delenv("HYDRA_FULL_ERROR")
         main()
 
     runtime("ranger")

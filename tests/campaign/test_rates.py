@@ -128,7 +128,7 @@ def test_the_class_alone(run, tmp_path: Path) -> None:
         (("pass=backward",), "pass=backward: ood_method 'none' has only first_forward"),
         (("population=ood",), "population=ood: ood_method 'none' judges no OOD input"),
         (("ood_dataset=digits_unseen",), "ood_dataset=digits_unseen: ood_method 'none' looks at"),
-        (("protection=progip",), "the protection looks at 'grad_max', which ood_method=none"),
+        (("protection=progip",), "'progip' looks at grad_max, score, which ood_method 'none'"),
         ((*RATE, "sampling=stratified", "protection=none"), "use sampling=uniform"),
         (
             (*RATE, "protection=none", "sizing.finite=true", "sizing.margin=0.1"),

@@ -48,6 +48,26 @@ def built(options: dict[str, Any]) -> tuple[nn.Module, Tensor]:
         return layer, torch.randn(3, inputs, *[7 - i for i in range(axes)])
 
 
+@settings(max_examples=100)
+@given(options=layers, weights=st.sampled_from(["ones", "index"]), per_pixel=st.booleans())
+@torch.no_grad()
+def test_the_memory_order_does_not_matter(
+    options: dict[str, Any], weights: str, per_pixel: bool
+) -> None:
+    if options["kind"] is not nn.Conv2d:
+        return
+    layer, x = built(options)
+    y = layer(x)
+    check = Checksum(layer, weights, per_pixel)
+    last = torch.channels_last
+    plain = check.deviation(x, y)
+    turned = check.deviation(x.contiguous(memory_format=last), y.contiguous(memory_format=last))
+    if per_pixel:  # the predicted pixels come from a convolution, whose kernel rounds
+        assert torch.allclose(plain, turned, rtol=0, atol=1e-4)
+    else:
+        assert torch.allclose(plain, turned, rtol=0, atol=1e-9)
+
+
 @settings(max_examples=150)
 @given(
     options=layers,

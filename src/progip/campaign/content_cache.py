@@ -16,7 +16,7 @@ from progip.errors import ProgipError
 
 PACKAGE = Path(__file__).parents[1]
 #: what computes clean results; the rest of the package only plans, stores and reports
-COMPUTING = ("datasets", "engine", "models", "ood_methods", "protections")
+COMPUTING = ("datasets", "engine", "models", "ood_methods", "protections", "batch_axis.py")
 
 
 def cache_folder(name: str) -> Path:
@@ -54,8 +54,8 @@ def code_digest(components: Iterable[object], layers: Iterable[object] = ()) -> 
     """
     found = {
         str(file.relative_to(PACKAGE)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for folder in COMPUTING
-        for file in (PACKAGE / folder).rglob("*.py")
+        for name in COMPUTING
+        for file in ([PACKAGE / name] if name.endswith(".py") else (PACKAGE / name).rglob("*.py"))
     }
     found |= digests((thing for thing in components if thing is not None), layers)
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()

@@ -135,7 +135,6 @@ class CellSettings:
                 f"stopping.of={self.stopping.quantity!r} is not one of {', '.join(RATES)}"
             )
         method = self.subject.ood_method
-        check_evidence(self.protection.name, self.protection.watches, method.name, method.evidence)
         if self.fault_pass not in method.passes:
             raise ProgipError(
                 f"pass={self.fault_pass}: ood_method '{method.name}' has only "
@@ -146,6 +145,7 @@ class CellSettings:
                 f"population={self.population}: ood_method '{method.name}' judges no OOD input; "
                 "add population=id"
             )
+        check_evidence(self.protection.name, self.protection.watches, method.name, method.evidence)
         if self.seed < 0:
             raise ProgipError(f"seed={self.seed}: must not be negative")
 

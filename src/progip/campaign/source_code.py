@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from progip.described import Described
+
 PACKAGE = Path(__file__).resolve().parents[1]
 _INSTALLED_PARTS = {"site-packages", "dist-packages"}
 _INSTALLED = [
@@ -98,7 +100,9 @@ def _modules_of(cls: type, component: bool) -> Iterator[str]:
     """
     for base in cls.__mro__:
         name = base.__module__
-        counts = _is_users(name) or (_is_own(name) and not inspect.isabstract(base))
+        counts = _is_users(name) or (
+            _is_own(name) and not inspect.isabstract(base) and base is not Described
+        )
         if counts or (component and base is cls and source_file(name) is not None):
             yield name
 

@@ -87,7 +87,9 @@ class Checksum:
 
 
 def _total(values: Tensor) -> Tensor:
-    """(n, 1) float64 sums of (n, ...): what shares the outermost axis in memory is summed first."""
-    order = sorted(range(1, values.dim()), key=values.stride, reverse=True)
-    inner = values.permute(0, *order).flatten(2) if values.dim() > 2 else values.unsqueeze(1)
-    return inner.sum(-1).double().sum(1, keepdim=True)
+    """(n, 1) float64 sums of (n, ...).
+
+    In float64 throughout: float32 partial sums would depend on the memory order, and thresholds
+    that were fitted in one order would not hold in the other.
+    """
+    return values.flatten(1).sum(1, keepdim=True, dtype=torch.float64)
