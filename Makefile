@@ -19,7 +19,7 @@ BENCH_DATA = $(if $(PROGIP_DATA),--weights $(abspath $(PROGIP_DATA))/weights \
     --images $(abspath $(PROGIP_DATA))/cifar10/test_lossless_1017.npz)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check smoke ready sample-data paper-weights tables table-base table-overall table-passes \
+.PHONY: help demo test test-all check docs smoke ready sample-data paper-weights tables table-base table-overall table-passes \
     table-runtime table-sample table-paper figures figure-passes figure-vulnerability figure-bits \
     figure-rates figure-rates-sample figure-tradeoff figure-scores figure-precision \
     slurm-test bench bench-bookkeeping clean
@@ -51,6 +51,9 @@ check: $(VENV)/.dev  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev  ## the documentation as a site, in outputs/site
+	$(BIN)/mkdocs build --quiet --clean
 
 smoke: $(VENV)/.base  ## a sweep over every pass, population and protection, a few runs each
 	$(BIN)/python run.py -m name=smoke runs=20 ood_method=odin,mahalanobis \

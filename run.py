@@ -12,13 +12,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from progip.campaign.failure import failures_recorded
 from progip.campaign.runner import run_cell
 from progip.config import cell_folder, cell_settings, entry, register, resolved
 from progip.config_checks import check_overrides
 from progip.errors import ProgipError
 from progip.launching.launched import keep_command
 from progip.launching.placing import placed
+from progip.storage.failure import failures_recorded
 
 log = logging.getLogger("progip")
 register()

@@ -15,8 +15,8 @@ from operator import add
 import pandas as pd
 from tabulate import tabulate
 
-from progip.campaign.precision import rate_of
-from progip.report.campaign import Campaign
+from progip.analysis.campaign import Campaign
+from progip.analysis.precision import rate_of
 from progip.statistics import Moments, Rate
 
 CELL = ["model", "ood_method", "fault_pass", "population"]

@@ -28,12 +28,14 @@ def blocks(document: str, language: str) -> list[str]:
 def test_a_method_is_one_class_file_and_one_yaml(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (source, said), (yaml,) = (blocks("docs/extending.md", kind) for kind in ("python", "yaml"))
+    (source, checked, said), (yaml,) = (
+        blocks("docs/extending.md", kind) for kind in ("python", "yaml")
+    )
     module = tmp_path / "gradient_limit.py"
     imports = "from dataclasses import dataclass\n"
     imports += "from progip.protections.base import Protection, first_alarm\n"
     imports += "from typing import ClassVar\n"
-    module.write_text(f"{imports}{source}\n{said}")
+    module.write_text(f"{imports}{source}\n{said}\n\n{checked}")
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "conf/protection").mkdir(parents=True)
     target = "progip.protections.gradient_limit"

@@ -9,15 +9,16 @@ import torch
 from omegaconf import OmegaConf
 from tabulate import tabulate
 
+from progip import __version__
+from progip.analysis.tally import ESTIMANDS
 from progip.campaign.replay import cell_of, manifest_of, replay, spread
-from progip.campaign.tally import ESTIMANDS
 from progip.config import build, cell_settings, composed, entry
 from progip.datasets.base import Dataset
 from progip.errors import ProgipError
 from progip.models.base import Model
 from progip.protections.base import Protection
-from progip.report.render import write_report
 from progip.report.status import load_status
+from progip.report.writing import write_report
 from progip.statistics import METHODS
 
 BESIDE = "published figures of ProGIP beside ours, although networks, data or detectors are others"
@@ -102,7 +103,7 @@ def train(arguments: argparse.Namespace) -> None:
 def runtime(arguments: argparse.Namespace) -> None:
     """Time protections where they are deployed, in pairs with the unprotected detector."""
     from progip.deploy.runtime import Effort, measure_runtime, write_runtime
-    from progip.report.runtime import write_table
+    from progip.report.runtime_table import write_table
 
     effort = Effort(
         seconds=arguments.seconds,
@@ -132,7 +133,8 @@ def runtime(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(prog="python -m progip", description=__doc__)
+    top = argparse.ArgumentParser(prog="progip", description=__doc__)
+    top.add_argument("--version", action="version", version=f"progip {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     sub = commands.add_parser("report", help=report.__doc__)

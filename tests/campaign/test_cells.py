@@ -10,10 +10,11 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from progip import records
-from progip.campaign import golden, runner, store, subject
+from progip.campaign import golden, runner, subject
 from progip.campaign.replay import replay
 from progip.config import cell_settings, composed
 from progip.errors import ProgipError
+from progip.storage import store
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("runs=60",)

@@ -4,7 +4,7 @@ from contextlib import closing
 from pathlib import Path
 
 from progip import records
-from progip.campaign.claims import SharedWork
+from progip.storage.claims import SharedWork
 
 
 def work(folder: Path) -> SharedWork:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from progip.campaign import content_cache
-from progip.campaign.content_cache import code_digest
+from progip.storage import content_cache
+from progip.storage.content_cache import code_digest
 
 METHOD = """
 class Mine:

@@ -10,15 +10,16 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from progip import records
-from progip.campaign import store, subject
+from progip.analysis.rates import over_maps, rate_table, ratio
+from progip.campaign import subject
 from progip.campaign.replay import replay
 from progip.config import cell_settings, composed
 from progip.report import Campaign
 from progip.report.figures import rates as rates_figure
-from progip.report.rates import over_maps, rate_table, ratio
-from progip.report.rates_section import rates_section
-from progip.report.render import build_sections
+from progip.report.sections.rates import rates_section
+from progip.report.writing import build_sections
 from progip.statistics import rate
+from progip.storage import store
 
 ROOT = Path(__file__).resolve().parents[2]
 CELL = ("ood_method=none", "fault_model=six_bits", "fault_model.rate=1e-3", "runs=786")

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import torture
 
-from progip.campaign import store
-from progip.campaign.failure import failures_recorded
+from progip.analysis.campaign import Campaign
 from progip.campaign.replay import replay
 from progip.campaign.runner import run_cell
 from progip.campaign.settings import CellSettings
 from progip.config import cell_settings, composed, resolved
 from progip.errors import ProgipError
-from progip.report.campaign import Campaign
 from progip.report.status import load_status
+from progip.storage import store
+from progip.storage.failure import failures_recorded
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from pandas.testing import assert_frame_equal
 
-from progip.campaign import store
-from progip.campaign.precision import current_precision
+from progip.analysis.precision import current_precision
 from progip.campaign.sizing import Sizing
 from progip.errors import ProgipError
 from progip.report import Campaign, write_report
+from progip.storage import store
 
 NEYMAN = ("sampling=stratified", "sampling.pilot=100", "fault_model.bits=[3,22,29,30]")
 

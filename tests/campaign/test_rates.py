@@ -9,10 +9,10 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from progip import records
-from progip.campaign import store
 from progip.campaign.replay import replay
 from progip.config import cell_settings, composed
 from progip.errors import ProgipError
+from progip.storage import store
 
 ROOT = Path(__file__).resolve().parents[2]
 RATE = ("fault_model=six_bits", "fault_model.rate=1e-4")

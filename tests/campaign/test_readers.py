@@ -12,14 +12,15 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from progip import records
-from progip.campaign import runner, store
-from progip.campaign.precision import current_precision
+from progip.analysis.precision import current_precision
+from progip.campaign import runner
 from progip.campaign.replay import replay
 from progip.campaign.settings import CellSettings
 from progip.config import cell_settings, composed
 from progip.errors import ProgipError
-from progip.report.render import write_report
 from progip.report.status import load_status
+from progip.report.writing import write_report
+from progip.storage import store
 
 ROOT = Path(__file__).resolve().parents[2]
 RunCell = Callable[..., pd.DataFrame]

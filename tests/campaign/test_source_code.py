@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from progip.campaign import source_code
-from progip.campaign.source_code import code_identity, digests, source_file
 from progip.models.digits import DigitsResNet
 from progip.models.resnet_cifar import BasicBlock
 from progip.ood_methods.odin import ODIN
+from progip.storage import source_code
+from progip.storage.source_code import code_identity, digests, source_file
 
 NET = '''"""A network."""
 import numpy as np, torch.nn.functional as F

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from progip.campaign import store
-from progip.campaign.manifests import check_same_identity
-from progip.campaign.mending import mended_shards
-from progip.campaign.reading import read_shard
 from progip.errors import ProgipError
+from progip.storage import store
+from progip.storage.manifests import check_same_identity
+from progip.storage.mending import mended_shards
+from progip.storage.reading import read_shard
 
 Change = Callable[[pa.Table], pa.Table]
 SCHEMA = pa.schema([("run_id", pa.int64()), ("x", pa.float32())])

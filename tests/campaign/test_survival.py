@@ -19,12 +19,12 @@ import torture
 from torture import Cell, small_cell
 
 from progip import records
-from progip.campaign import store
-from progip.campaign.failure import ERROR, recorded_failure
-from progip.campaign.mending import mended_shards
 from progip.campaign.runner import run_cell
 from progip.config import entry
 from progip.errors import ProgipError
+from progip.storage import store
+from progip.storage.failure import ERROR, recorded_failure
+from progip.storage.mending import mended_shards
 
 EXECUTORS = ("incremental", "reference")
 

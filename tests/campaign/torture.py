@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 import torch
 
 from progip import records
-from progip.campaign import execution, store
-from progip.campaign.failure import failures_recorded
+from progip.campaign import execution
 from progip.campaign.runner import run_cell
 from progip.campaign.settings import CellSettings
 from progip.config import cell_settings, composed, resolved
+from progip.storage import store
+from progip.storage.failure import failures_recorded
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = multiprocessing.get_context("forkserver")

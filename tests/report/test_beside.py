@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from campaign_factory import Write, runs
 
-from progip.report import Campaign, beside, breakdown, tables, write_report
+from progip.report import Campaign, write_report
+from progip.report.sections import beside, breakdown, tables
 
 #: protection: classification and ID/OOD failures left of 4138 and 5989
 LEFT = {"none": (4138, 5989), "ranger": (12, 133), "progip": (17, 111)}

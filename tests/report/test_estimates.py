@@ -5,11 +5,13 @@ import pandas as pd
 import pytest
 from campaign_factory import Write, runs
 
-from progip.report import Campaign, published
-from progip.report.breakdown import base_metrics
-from progip.report.campaign import SETTING
-from progip.report.comparing import compare_protections, sentence
-from progip.report.estimates import missing_cells, summarise, with_unprotected
+from progip.analysis.campaign import SETTING
+from progip.analysis.comparing import compare_protections
+from progip.analysis.estimates import missing_cells, summarise, with_unprotected
+from progip.report import Campaign
+from progip.report.published import progip as published
+from progip.report.sections.breakdown import base_metrics
+from progip.report.sections.words import sentence
 from progip.statistics import auroc_interval, compare_paired, proportion_interval, weighted_rate
 
 OVERALL = [*SETTING, "protection"]

@@ -11,7 +11,6 @@ from campaign_factory import Row, Write, runs
 from pandas.testing import assert_frame_equal
 
 from progip import records
-from progip.campaign import store
 from progip.report import Campaign
 from progip.report.figures import (
     Absent,
@@ -26,6 +25,7 @@ from progip.report.figures import (
     vulnerability,
 )
 from progip.statistics import rate
+from progip.storage import store
 
 SETTING = ("digits", "digits_unseen", "single_bit_flip")
 #: score 0.1 .. 0.3 of clean calibration images, gradients 1 .. 2, no activation out of range

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from campaign_factory import Write, runs
 
-from progip.report import latex, write_report
+from progip.report import write_report
 from progip.report.layout import Block
+from progip.report.rendering import latex
 
 COMPILER = next((p for n in ("tectonic", "pdflatex", "lualatex") if (p := shutil.which(n))), None)
 ODD = r"a_b%c&d#e$f{g}h~i^j\k<l>m|n"

@@ -14,7 +14,7 @@ from progip.protections.progip import ProGIP
 from progip.protections.ranger import Ranger
 from progip.report import Campaign, write_report
 from progip.report.layout import plain
-from progip.report.methods import methods_section
+from progip.report.sections.methods import methods_section
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = {

@@ -8,8 +8,10 @@ import pytest
 from campaign_factory import Write, runs
 
 from progip.errors import ProgipError
-from progip.report import published, write_report
-from progip.report.runtime import runtime_sections, write_table
+from progip.report import write_report
+from progip.report.published import progip as published
+from progip.report.runtime_table import write_table
+from progip.report.sections.runtime import runtime_sections
 
 
 def variant(protection: str, form: str, wall: float, processor: float) -> dict[str, Any]:

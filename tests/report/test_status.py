@@ -9,10 +9,10 @@ import pytest
 import yaml
 from campaign_factory import Write, runs
 
-from progip.campaign import progress
 from progip.errors import ProgipError
 from progip.launching.launched import keep_command
 from progip.report.status import DONE, FAILED, RUNNING, STOPPED, load_status
+from progip.storage import progress
 
 
 def started_by_hydra(

@@ -5,11 +5,7 @@ import numpy as np
 from progip.fault_models.base import Site
 from progip.fault_models.single_bit_flip import SingleBitFlip
 from progip.sampling.base import Population
-from progip.sampling.change import (
-    CODES,
-    codes_of,
-    scale_of,
-)
+from progip.sampling.change import CODES, codes_of, scale_of
 
 SITES = [
     Site("conv1", 0, "Conv2d", (4, 8, 8), 256, 1000),

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from enumeration import Truth, campaign
 
-from progip.campaign.precision import rate_of
-from progip.campaign.tally import RATES
+from progip.analysis.precision import rate_of
+from progip.analysis.tally import RATES
 from progip.sampling.base import SamplingPlan
 from progip.sampling.importance import Importance
 from progip.sampling.stratified import Stratified

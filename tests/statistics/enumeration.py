@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from progip import records
+from progip.analysis.tally import CATEGORIES, FLAGS, KINDS, RATES, Tally, categories
 from progip.campaign.execution import observed_table
 from progip.campaign.judge import golden_evidence, judge
-from progip.campaign.tally import CATEGORIES, FLAGS, KINDS, RATES, Tally, categories
 from progip.engine.clean_values import CleanValues
 from progip.engine.observe import golden_table
 from progip.engine.pipeline import Pipeline
@@ -70,7 +70,7 @@ class Truth:
     """What every fault of one pass does.
 
     Attributes:
-        category: (images, neurons of all sites, bits) int8, see ``progip.campaign.tally``.
+        category: (images, neurons of all sites, bits) int8, see ``progip.analysis.tally``.
         first: layer name -> position of its first neuron.
     """
 

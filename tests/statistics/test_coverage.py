@@ -13,8 +13,8 @@ from coverage_study import (
 )
 from enumeration import Truth, campaign
 
-from progip.campaign.precision import rate_of
-from progip.campaign.tally import ESTIMANDS
+from progip.analysis.precision import rate_of
+from progip.analysis.tally import ESTIMANDS
 
 
 @pytest.fixture(scope="module")

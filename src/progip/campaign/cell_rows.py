@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from progip import records
-from progip.campaign import mending, provenance, store
-from progip.campaign.claims import SharedWork
 from progip.campaign.judge import golden_evidence, judge
-from progip.campaign.manifests import write_manifest
 from progip.campaign.planning import Planner
-from progip.campaign.progress import remove_dead
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import Subject
 from progip.described import Described, account
+from progip.storage import mending, provenance, store
+from progip.storage.claims import SharedWork
+from progip.storage.manifests import write_manifest
+from progip.storage.progress import remove_dead
 
 
 class CellRows:

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from progip.campaign.content_cache import cache_folder, content_key
 from progip.errors import ProgipError
 from progip.protections.correcting import Correcting
+from progip.storage.content_cache import cache_folder, content_key
 
 log = logging.getLogger(__name__)
 

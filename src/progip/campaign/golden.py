@@ -19,13 +19,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from progip import records
-from progip.campaign.content_cache import cache_folder, content_key
 from progip.datasets.base import Split
 from progip.engine.observe import golden_table
 from progip.engine.pipeline import Pipeline
 from progip.engine.ranges import RangeTable, profiling
 from progip.errors import ProgipError
 from progip.ood_methods.base import OODMethod
+from progip.storage.content_cache import cache_folder, content_key
 
 log = logging.getLogger(__name__)
 

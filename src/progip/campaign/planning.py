@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from progip.campaign import store
 from progip.campaign.judge import outcomes
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import Subject
 from progip.fault_models.base import Site
 from progip.sampling.base import Pilot, Population
+from progip.storage import store
 
 
 class Planner:

@@ -10,20 +10,16 @@ import pyarrow as pa
 import torch
 
 from progip import records
-from progip.campaign import store
 from progip.campaign.execution import observed_table, reference_executor
+from progip.campaign.identities import cell_identity
 from progip.campaign.judge import judge
-from progip.campaign.manifests import (
-    cell_identity,
-    check_same_identity,
-    code_differences,
-    read_manifest,
-)
-from progip.campaign.reading import read_shard
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import prepare
 from progip.engine.layer_trace import LayerDifference, trace_run
 from progip.errors import ProgipError
+from progip.storage import store
+from progip.storage.manifests import check_same_identity, code_differences, read_manifest
+from progip.storage.reading import read_shard
 
 log = logging.getLogger(__name__)
 

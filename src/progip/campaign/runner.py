@@ -11,23 +11,19 @@ import pyarrow as pa
 import torch
 
 from progip import records
-from progip.campaign import store
 from progip.campaign.cell_rows import CellRows
-from progip.campaign.claims import SharedWork
 from progip.campaign.execution import Execution, Pace
 from progip.campaign.golden import clean_rows
-from progip.campaign.manifests import (
-    cell_identity,
-    check_same_identity,
-    execution_identity,
-    write_manifest,
-)
+from progip.campaign.identities import cell_identity, execution_identity
 from progip.campaign.planning import Planner
-from progip.campaign.progress import Progress
 from progip.campaign.settings import CellSettings
 from progip.campaign.sizing import known_seconds_per_run, remember_speed
 from progip.campaign.subject import Subject, prepare
 from progip.campaign.watching import Watch
+from progip.storage import store
+from progip.storage.claims import SharedWork
+from progip.storage.manifests import check_same_identity, write_manifest
+from progip.storage.progress import Progress
 
 log = logging.getLogger(__name__)
 

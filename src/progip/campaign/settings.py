@@ -8,9 +8,8 @@ import pyarrow as pa
 import torch
 
 from progip import records
-from progip.campaign import store
+from progip.analysis.tally import RATES
 from progip.campaign.sizing import Sizing
-from progip.campaign.tally import RATES
 from progip.datasets.base import Dataset
 from progip.datasets.none import NoImages
 from progip.errors import ProgipError
@@ -23,6 +22,7 @@ from progip.sampling.base import SamplingPlan
 from progip.sampling.uniform import Uniform
 from progip.stopping.base import StoppingRule
 from progip.stopping.none import NoStopping
+from progip.storage import store
 
 
 @dataclass(kw_only=True)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from progip import records
 from progip.campaign.batch_size import fitting_batch
-from progip.campaign.content_cache import code_digest
 from progip.campaign.correction import corrected_network
 from progip.campaign.golden import TABLES, Golden, golden_work
 from progip.campaign.judge import golden_evidence
@@ -37,6 +36,7 @@ from progip.protections.base import Evidence, Protection
 from progip.protections.correcting import Correcting, corrected_calls
 from progip.protections.placement import nothing_to_check
 from progip.statistics.roc import auroc, fpr_at_tpr, threshold_at_tpr
+from progip.storage.content_cache import code_digest
 
 log = logging.getLogger(__name__)
 

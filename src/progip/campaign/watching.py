@@ -8,12 +8,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from progip.campaign import store
-from progip.campaign.manifests import write_manifest
-from progip.campaign.precision import cell_paths, rate_of
+from progip.analysis.precision import cell_paths, rate_of
+from progip.analysis.tally import tally_shards
 from progip.campaign.settings import CellSettings
-from progip.campaign.tally import tally_shards
 from progip.stopping.base import Estimate, Look
+from progip.storage import store
+from progip.storage.manifests import write_manifest
 
 log = logging.getLogger(__name__)
 

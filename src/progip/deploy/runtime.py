@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from progip.campaign import provenance
 from progip.campaign.settings import SubjectSettings
 from progip.campaign.subject import Subject, prepare
 from progip.deploy.calibration import guarded_subject
@@ -19,6 +18,7 @@ from progip.deploy.timing import Pairs, threads, timed_pairs
 from progip.errors import ProgipError
 from progip.protections.base import Protection
 from progip.protections.none import NoProtection
+from progip.storage import provenance
 
 FOLDER = "runtime"
 SCHEMA_VERSION = 1

@@ -26,17 +26,11 @@ from progip.protections.neuron_gradients.activation_check import (
     remainder,
 )
 from progip.protections.neuron_gradients.checksum import Checksum
-from progip.protections.neuron_gradients.differences import (
-    circular_differences,
-    suppressed,
-)
+from progip.protections.neuron_gradients.differences import circular_differences, suppressed
 from progip.protections.neuron_gradients.layers import Layer, find_layers
 from progip.protections.neuron_gradients.limits import Limits, RowConstant
 from progip.protections.neuron_gradients.options import check_options
-from progip.protections.neuron_gradients.running import (
-    RunningMoments,
-    student_quantile,
-)
+from progip.protections.neuron_gradients.running import RunningMoments, student_quantile
 from progip.protections.placement import (
     ACTIVATIONS,
     extremes,

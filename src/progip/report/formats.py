@@ -9,7 +9,11 @@ MOST_DECIMALS = 8
 
 
 def count(value: float | None) -> str:
-    """A whole number with thousands separators; a dash when there is none."""
+    """A whole number with thousands separators; a dash when there is none.
+
+    >>> count(12345.0)
+    '12,345'
+    """
     return ABSENT if value is None or math.isnan(value) else f"{int(value):,}"
 
 
@@ -18,6 +22,9 @@ def percent(fraction: float | None, decimals: int = 2) -> str:
 
     Only 0 and 1 themselves read 0 and 100. Whatever lies near them gets as many decimals as it
     takes to show its distance with as many digits as `decimals`: 99.9936, 0.00041.
+
+    >>> percent(0.9974), percent(0.9996), percent(1.0)
+    ('99.74', '99.960', '100')
     """
     if fraction is None or math.isnan(fraction):
         return ABSENT
@@ -32,12 +39,20 @@ def percent(fraction: float | None, decimals: int = 2) -> str:
 
 
 def span(low: float, high: float, decimals: int = 2) -> str:
-    """An interval of fractions in per cent: 98.50–98.94."""
+    """An interval of fractions in per cent: 98.50–98.94.
+
+    >>> span(0.0123, 0.0456)
+    '1.23–4.56'
+    """
     return f"{percent(low, decimals)}–{percent(high, decimals)}"
 
 
 def points(fraction: float, decimals: int = 2) -> str:
-    """A difference of fractions in percentage points, with its sign; 0.00 only when it is 0."""
+    """A difference of fractions in percentage points, with its sign; 0.00 only when it is 0.
+
+    >>> points(0.0412)
+    '+4.12'
+    """
     if fraction == 0:
         return "0"
     text = percent(abs(fraction), decimals)
@@ -45,7 +60,11 @@ def points(fraction: float, decimals: int = 2) -> str:
 
 
 def p_value(p: float) -> str:
-    """p = 0.0312, or p < 0.0001."""
+    """p = 0.0312, or p < 0.0001.
+
+    >>> p_value(0.0312), p_value(0.00004)
+    ('p = 0.031', 'p < 0.0001')
+    """
     return "p < 0.0001" if p < 1e-4 else f"p = {p:#.2g}" if p < 0.995 else "p = 1"
 
 

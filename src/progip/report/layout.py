@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from progip.analysis.estimates import OF_PROTECTION, UNPROTECTED
 from progip.report import formats
-from progip.report.estimates import OF_PROTECTION, UNPROTECTED
 
 #: the intervals of `Campaign.interval`, in words
 INTERVALS = {"wilson": "Wilson's", "clopper_pearson": "Clopper and Pearson's (exact)"}

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from progip.campaign.failure import ERROR, recorded_failure
-from progip.campaign.precision import Precision, precision_of
-from progip.campaign.progress import duration, heartbeats
+from progip.analysis.counting import count_cell
+from progip.analysis.manifests import read_cell, walk
+from progip.analysis.precision import Precision, precision_of
 from progip.errors import ProgipError
 from progip.launching.launched import Job, Sweep, job_of, sweep_of
 from progip.report import formats
-from progip.report.counting import count_cell
-from progip.report.manifests import read_cell, walk
 from progip.statistics import Rate
+from progip.storage.failure import ERROR, recorded_failure
+from progip.storage.progress import duration, heartbeats
 
 DONE, RUNNING, FAILED, STOPPED = "done", "running", "FAILED", "stopped"
 

@@ -20,12 +20,7 @@ from progip.statistics.intervals import (
     rate_from_sums,
     weighted_rate,
 )
-from progip.statistics.ratios import (
-    Median,
-    mean_of_median_ratios,
-    median_difference,
-    median_ratio,
-)
+from progip.statistics.ratios import Median, mean_of_median_ratios, median_difference, median_ratio
 from progip.statistics.roc import auroc, auroc_interval, fpr_at_tpr, threshold_at_tpr
 from progip.statistics.sizing import margin_of, sample_size
 from progip.statistics.strata import Moments, StratifiedSums

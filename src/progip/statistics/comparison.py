@@ -36,6 +36,9 @@ def mcnemar_p(only_a: int, only_b: int) -> float:
 
     only_a, only_b: pairs in which the event happened to A alone, to B alone (McNemar,
     Psychometrika 1947; exact binomial form). Raises ProgipError for negative counts.
+
+    >>> mcnemar_p(1, 9)
+    0.021484375
     """
     _check(only_a, only_b)
     return float(mcnemar([[0, only_a], [only_b, 0]], exact=True).pvalue)

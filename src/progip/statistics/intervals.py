@@ -53,6 +53,10 @@ def proportion_interval(
 
     Raises ProgipError for counts that are negative, not whole or above n, for a confidence outside
     (0, 1), and for an unknown method.
+
+    >>> low, high = proportion_interval(0, 100)
+    >>> float(low), round(float(high), 4)
+    (0.0, 0.037)
     """
     check_confidence(confidence)
     _check_method(method)
@@ -67,7 +71,12 @@ def proportion_interval(
 
 
 def rate(k: int, n: int, confidence: float = 0.95, method: str = "wilson") -> Rate:
-    """`proportion_interval` of one pair of counts, as a Rate. Raises as that does."""
+    """`proportion_interval` of one pair of counts, as a Rate. Raises as that does.
+
+    >>> found = rate(12, 1000)
+    >>> round(found.estimate, 4), round(found.low, 4), round(found.high, 4)
+    (0.012, 0.0069, 0.0209)
+    """
     low, high = proportion_interval(k, n, confidence, method)
     estimate = int(k) / int(n) if n else np.nan
     return Rate(int(k), int(n), estimate, float(low), float(high), float(n))

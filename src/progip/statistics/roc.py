@@ -24,6 +24,9 @@ def auroc(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
     id_scores [n], ood_scores [m]: any floats; infinities and NaN are allowed (see the module).
     Rank-based, so scores crowded into a tiny window, or far out of it, lose nothing. Raises
     ProgipError when either population is empty.
+
+    >>> round(auroc([3, 2, 1], [0, 1]), 4)
+    0.9167
     """
     id_, ood = _scores(id_scores, "ID"), _scores(ood_scores, "OOD")
     ranks = rankdata(np.concatenate([id_, ood]), method="dense").astype(np.float64)
@@ -63,6 +66,9 @@ def fpr_at_tpr(id_scores: ArrayLike, ood_scores: ArrayLike, tpr: float = 0.95) -
 
     No interpolation and no grid of thresholds. Raises ProgipError as that function does, and when
     there is no OOD score.
+
+    >>> fpr_at_tpr(range(20), [0, 1, 2, 30])
+    0.75
     """
     ood = _scores(ood_scores, "OOD")
     return float((ood > threshold_at_tpr(id_scores, tpr)).mean())
@@ -80,6 +86,9 @@ def auroc_interval(
 
     Returns (low, high). Raises ProgipError for an area outside [0, 1], an empty population, or a
     confidence outside (0, 1).
+
+    >>> [round(limit, 4) for limit in auroc_interval(0.95, 100, 100)]
+    [0.9073, 0.973]
     """
     if not 0 <= area <= 1:
         raise ProgipError(f"AUROC is {area}; it lies between 0 and 1")

@@ -19,6 +19,9 @@ def obrien_fleming(information: float, alpha: float) -> float:
     """Error spent when a part `information` in (0, 1] of the planned one is there.
 
     2 - 2 Phi(z_{alpha/2} / sqrt(t)), Lan and DeMets, Biometrika 70 (1983), eq. for alpha_1*.
+
+    >>> round(obrien_fleming(0.5, 0.05), 4), round(obrien_fleming(1.0, 0.05), 4)
+    (0.0056, 0.05)
     """
     if not 0 < information <= 1:
         raise ProgipError(f"information is {information}; give a part above 0 and at most 1")
@@ -83,6 +86,9 @@ def mixture_interval(k: float, n: float, confidence: float = 0.95) -> tuple[floa
     the beta mixture). It holds the truth at all n at once with the confidence. k and n may be
     effective counts, not whole. n = 0 gives (0, 1). Raises ProgipError for a confidence outside
     (0, 1).
+
+    >>> [round(limit, 4) for limit in mixture_interval(10, 1000)]
+    [0.0024, 0.0262]
     """
     level = np.log(1 - check_confidence(confidence))
     if n <= 0:

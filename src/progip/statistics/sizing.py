@@ -33,6 +33,9 @@ def sample_size(
     the rounded 2.576 of a paper.
 
     Raises ProgipError for a margin, rate, confidence, population or t that cannot be.
+
+    >>> sample_size(0.01), sample_size(0.01, population=10_000)
+    (9604, 4900)
     """
     if not 0 < margin <= 1:
         raise ProgipError(
@@ -58,6 +61,9 @@ def margin_of(
 
     Returns an absolute half-width, a fraction; 0 when the whole population is run. Arguments and
     errors as in `sample_size`; also ProgipError for n below 1 or above the population.
+
+    >>> round(margin_of(10_000), 4)
+    0.0098
     """
     if n < 1:
         raise ProgipError(f"{n} runs have no margin; give at least 1")

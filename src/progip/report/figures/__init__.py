@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from progip.report.campaign import SETTING, Campaign, by_group
+from progip.analysis.campaign import SETTING, Campaign, by_group
 from progip.report.figures.base import Absent, Figure
 from progip.report.figures.bits import bits
 from progip.report.figures.passes import passes

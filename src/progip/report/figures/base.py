@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
 
 from progip.report import formats, layout
-from progip.report.csvs import replace_file, to_csv
 from progip.report.figures.style import STYLE
+from progip.report.rendering.csvs import replace_file, to_csv
 
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph in a PDF
 FORMATS = ("svg", "pdf", "png")

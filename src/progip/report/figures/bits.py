@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
-from progip.report.campaign import Campaign
-from progip.report.estimates import in_order
+from progip.analysis.campaign import Campaign
+from progip.analysis.estimates import in_order
 from progip.report.figures import style
 from progip.report.figures.base import Absent, Figure, called, in_words, readable
 from progip.report.figures.vulnerability import executions_of, site_rates

@@ -4,8 +4,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
-from progip.report.campaign import SETTING, Campaign
-from progip.report.estimates import UNPROTECTED, in_order, pool, summarise, with_unprotected
+from progip.analysis.campaign import SETTING, Campaign
+from progip.analysis.estimates import UNPROTECTED, in_order, pool, summarise, with_unprotected
 from progip.report.figures import style
 from progip.report.figures.base import Absent, Figure, called, in_words, readable
 

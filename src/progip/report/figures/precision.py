@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
-from progip.campaign.tally import KINDS, RATES
-from progip.report.campaign import SETTING, Campaign, by_group
-from progip.report.estimates import OF_PROTECTION, UNPROTECTED, in_order, with_unprotected
+from progip.analysis.campaign import SETTING, Campaign, by_group
+from progip.analysis.estimates import OF_PROTECTION, UNPROTECTED, in_order, with_unprotected
+from progip.analysis.tally import KINDS, RATES
 from progip.report.figures import style
 from progip.report.figures.base import Absent, Figure, called
 from progip.statistics import Moments

@@ -3,12 +3,12 @@
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
-from progip.report.campaign import Campaign, by_group
-from progip.report.estimates import in_order
+from progip.analysis.campaign import Campaign, by_group
+from progip.analysis.estimates import in_order
+from progip.analysis.rates import CURVE, rate_table
 from progip.report.figures import style
 from progip.report.figures.base import Figure, in_words
-from progip.report.rates import CURVE, rate_table
-from progip.report.rates_section import curve_title
+from progip.report.sections.rates import curve_title
 
 TITLE = "Accuracy against error rate"
 CAPTION = (

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import NullLocator
 
+from progip.analysis.campaign import Campaign, by_group
+from progip.analysis.estimates import ALL, in_order
 from progip.records import PASSES
 from progip.report import formats
-from progip.report.campaign import Campaign, by_group
-from progip.report.estimates import ALL, in_order
 from progip.report.figures import style
 from progip.report.figures.base import Absent, Figure, called, readable
 from progip.report.figures.vulnerability import executions_of

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
-from progip.report.estimates import in_order
+from progip.analysis.estimates import in_order
 
 WIDTH = 7.2  # inches: a text column, and a phone held upright can still be scrolled through it
 STYLE: dict[str, Any] = {

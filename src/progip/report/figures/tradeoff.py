@@ -8,14 +8,14 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 from numpy.typing import NDArray
 
+from progip.analysis.campaign import DETECTOR, Campaign, by_group
+from progip.analysis.estimates import UNPROTECTED, in_order
+from progip.analysis.observing import Execution
 from progip.errors import ProgipError
 from progip.protections.base import Evidence, protection_from
-from progip.report.campaign import DETECTOR, Campaign, by_group
-from progip.report.estimates import UNPROTECTED, in_order
 from progip.report.figures import style
 from progip.report.figures.base import Absent, Figure, called, in_words
 from progip.report.figures.vulnerability import executions_of
-from progip.report.observing import Execution
 from progip.statistics import proportion_interval, weighted_rate
 
 TITLE = "Detector trade-off"

@@ -1,0 +1,213 @@
+"""A campaign as the report sees it: one row a cell."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from progip.analysis import tally
+from progip.analysis.counting import KINDS, count_cell
+from progip.analysis.manifests import (
+    IDENTITY,
+    CellFolder,
+    check_agreement,
+    correction_of,
+    fault_rate,
+    find_cells,
+)
+from progip.analysis.observing import Execution, observe
+from progip.errors import ProgipError
+
+#: what a table may pool over only within, never across
+SETTING = ("dataset", "ood_dataset", "fault_model")
+#: what the clean evaluation of a detector depends on
+DETECTOR = ("model", "dataset", "ood_dataset", "ood_method")
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """Counts of a campaign, small whatever its size.
+
+    cells: one row a cell: IDENTITY, folder, seed, planned, rate (NaN for faults that hit one
+    neuron), correction (the protection, where it changed what was executed, else ""), the counts of
+    `counting.COUNTS` with their moments, nonfinite_failures, clean_images and clean_alarms (NaN
+    where not recorded).
+    failures: one row a failing run: cell (row of `cells`), run_id, sample_index, classification,
+    alarm, weight.
+    base: one row a detector (DETECTOR) with the base metrics of its manifests.
+    warnings: what was left out or is odd, in plain sentences that name it.
+    estimand: the population its rates speak of, one of `tally.ESTIMANDS`.
+    interval: method of its intervals, a key of `progip.statistics.METHODS`.
+    folders: where each cell lies, and its manifest; row i of `cells` is folders[i].
+    beside: whether published figures were asked for, whatever networks and data these are.
+    memory: what was computed from it once, by those who compute it.
+    """
+
+    cells: pd.DataFrame
+    failures: pd.DataFrame
+    base: pd.DataFrame
+    warnings: tuple[str, ...] = ()
+    estimand: str = "layer_mean"
+    interval: str = "wilson"
+    folders: tuple[CellFolder, ...] = ()
+    beside: bool = False
+    memory: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @cached_property
+    def single(self) -> "Campaign":
+        """Without the cells of faults at a rate; rows keep their names."""
+        cells = self.cells[self.cells["rate"].isna()]
+        failures = self.failures[self.failures["cell"].isin(cells.index)]
+        return replace(self, cells=cells, failures=failures, memory={})
+
+    @cached_property
+    def executions(self) -> tuple[Execution, ...]:
+        """What the figures need beyond `cells`, one an execution; read when first asked for.
+
+        Of the network itself, that is: not those of correcting protections.
+        """
+        return tuple(e for e in observe(self.folders) if not e.names["correction"])
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        allow_mixed: bool = False,
+        estimand: str | None = None,
+        interval: str = "wilson",
+        beside: bool = False,
+    ) -> "Campaign":
+        """Read every cell under a folder, finished or not.
+
+        Rows are streamed; ten million take seconds. Where a stopping rule gave cells different
+        numbers of runs each cell counts alike; else cells count by the runs they have done.
+        estimand: the population to speak of, one of `tally.ESTIMANDS`; None for that of the fault
+        model.
+
+        Raises ProgipError when there is no campaign, a manifest is broken, weights do not match the
+        sampling plan, or cells of one (model, dataset, ood_method) differ in seed, weights, data,
+        sampling plan or configuration and allow_mixed is False.
+        """
+        found = find_cells(Path(folder))
+        check_agreement(found, allow_mixed)
+        warnings = _commits(found)
+        natives = sorted({tally.native_estimand(cell.manifest) for cell in found})
+        if estimand is None and len(natives) > 1:
+            raise ProgipError(
+                f"the cells speak of different populations ({', '.join(natives)}); choose one with "
+                "--estimand"
+            )
+        rows, failures = [], []
+        for number, cell in enumerate(found):
+            counted = count_cell(cell, estimand)
+            rows.append({**_describe(cell), **counted.counts})
+            failures.append(counted.failures.assign(cell=number))
+            warnings += counted.warnings
+        if any(cell.manifest.get("stopping") for cell in found):
+            _count_alike(rows, failures)
+        base, odd = _base(found)
+        return cls(
+            pd.DataFrame(rows),
+            pd.concat(failures, ignore_index=True),
+            base,
+            tuple(warnings + odd),
+            estimand or natives[0],
+            interval,
+            tuple(found),
+            beside,
+        )
+
+
+def by_group(
+    frame: pd.DataFrame, names: Sequence[str]
+) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    """The parts of a frame with equal values in the named columns, in order of appearance."""
+    for key, part in frame.groupby(list(names), sort=False):
+        yield tuple(str(name) for name in (key if isinstance(key, tuple) else (key,))), part
+
+
+def _count_alike(rows: list[dict[str, Any]], failures: list[pd.DataFrame]) -> None:
+    """Scale the weights of every cell to those of the largest."""
+    most = max(row["done"] for row in rows)
+    for row, failed in zip(rows, failures, strict=True):
+        if not row["done"]:
+            continue
+        factor = most / row["done"]
+        row["moments"] = row["moments"].scaled(factor)
+        for kind in KINDS:
+            row[f"{kind}_w"] *= factor
+            row[f"{kind}_w2"] *= factor**2
+        failed["weight"] *= factor
+
+
+def _describe(cell: CellFolder) -> dict[str, Any]:
+    manifest = cell.manifest
+    clean = manifest.get("clean") or {}
+    return {
+        **{name: str(manifest["cell"][name]) for name in IDENTITY},
+        "folder": cell.name,
+        "seed": manifest["seed"],
+        "planned": int(manifest["runs"]),
+        "rate": fault_rate(cell),
+        "correction": correction_of(cell),
+        "clean_images": _number(clean.get("images")),
+        "clean_alarms": _number(clean.get("alarms")),
+    }
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _base(cells: list[CellFolder]) -> tuple[pd.DataFrame, list[str]]:
+    """Base metrics, one row a detector, from the first manifest that has them."""
+    rows: dict[tuple[str, ...], tuple[CellFolder, dict[str, Any]]] = {}
+    odd = []
+    for cell in cells:
+        if correction_of(cell) and len({correction_of(c) for c in cells}) > 1:
+            continue  # another network; those that watch tell of the one without
+        metrics = cell.manifest.get("base_metrics") or {}
+        key = cell.key(*DETECTOR)
+        first, known = rows.get(key, (cell, {}))
+        if metrics and known and metrics != known:
+            odd.append(
+                f"base metrics of {cell.name} differ from those of {first.name}, which are shown"
+            )
+        rows[key] = (first, known) if known else (cell, metrics)
+    frame = []
+    for key, (_, metrics) in rows.items():
+        accuracy = metrics.get("id_accuracy") or {}
+        frame.append(
+            {
+                **dict(zip(DETECTOR, key, strict=True)),
+                "id_correct": _number(accuracy.get("correct")),
+                "accuracy_images": _number(accuracy.get("images")),
+                **{
+                    name: _number(metrics.get(name))
+                    for name in (
+                        "auroc",
+                        "fpr95",
+                        "id_images",
+                        "ood_images",
+                        "id_true_positives",
+                        "ood_false_positives",
+                    )
+                },
+            }
+        )
+    return pd.DataFrame(frame), odd
+
+
+def _commits(cells: list[CellFolder]) -> list[str]:
+    """A note when the cells were made by more than one state of the code."""
+    commits = sorted(
+        {str(cell.manifest["commit"]) for cell in cells if cell.manifest.get("commit")}
+    )
+    if len(commits) < 2:
+        return []
+    return [f"cells were made by {len(commits)} commits: {', '.join(c[:12] for c in commits)}"]

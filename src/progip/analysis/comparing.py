@@ -1,0 +1,128 @@
+"""Protections against each other, on the same faults."""
+
+import math
+from itertools import combinations
+
+import pandas as pd
+from statsmodels.stats.multitest import multipletests
+
+from progip.analysis.campaign import SETTING, Campaign, by_group
+from progip.analysis.estimates import UNPROTECTED
+from progip.analysis.manifests import IDENTITY
+from progip.statistics import compare_paired_weighted
+
+LEVEL = 0.05
+COLUMNS = [
+    *SETTING,
+    "protection_a",
+    "protection_b",
+    "cells",
+    "failures",
+    "unmatched",
+    "left_a",
+    "left_b",
+    "only_a_left",
+    "only_b_left",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "p_value",
+    "p_holm",
+    "significant",
+    "weighted",
+]
+_PAIR = [name for name in (*IDENTITY, "seed") if name != "protection"]
+
+
+def comparisons(campaign: Campaign) -> tuple[pd.DataFrame, list[str]]:
+    """``compare_protections``, computed when it is first asked for."""
+    if "comparisons" not in campaign.memory:
+        campaign.memory["comparisons"] = compare_protections(campaign)
+    found: tuple[pd.DataFrame, list[str]] = campaign.memory["comparisons"]
+    return found
+
+
+def compare_protections(campaign: Campaign) -> tuple[pd.DataFrame, list[str]]:
+    """Every pair of protections of a setting over the failures both have seen.
+
+    Runs are matched by cell (without the protection) and run_id. Returns one row a pair (COLUMNS;
+    `difference` is the share of failures detected by A less that by B, with Newcombe's paired 95 %
+    interval; `p_value` exact McNemar, or its counterpart for rows with weights; `p_holm` adjusted
+    for the pairs of the setting by Holm's method; `significant` compares p_holm with .05;
+    `weighted` whether weights differ), and warnings about cells that were passed over because their
+    faults are not the same. Counts are of rows, whatever their weights.
+    """
+    rows: list[dict] = []
+    warnings: list[str] = []
+    cells = campaign.cells
+    if "correction" in cells:  # other executions, so other failures
+        cells = cells[cells["correction"] == ""]
+    for setting, group in by_group(cells[cells["protection"] != UNPROTECTED], SETTING):
+        pairs = []
+        for a, b in combinations(sorted(group["protection"].unique()), 2):
+            counts = _count_pairs(campaign, group, a, b, warnings)
+            if counts is not None:
+                head = {**dict(zip(SETTING, setting, strict=True)), "protection_a": a}
+                pairs.append({**head, "protection_b": b, **counts})
+        tested = [pair for pair in pairs if not math.isnan(pair["p_value"])]
+        if tested:
+            adjusted = multipletests([pair["p_value"] for pair in tested], method="holm")[1]
+            for pair, p in zip(tested, adjusted, strict=True):
+                pair.update(p_holm=float(p), significant=bool(p < LEVEL))
+        rows += pairs
+    return pd.DataFrame(rows, columns=COLUMNS), warnings
+
+
+def _count_pairs(
+    campaign: Campaign, group: pd.DataFrame, a: str, b: str, warnings: list[str]
+) -> dict | None:
+    """Pair counts of two protections over all cells both have; None when they share none."""
+    sides = [group[group["protection"] == name].reset_index(names="row") for name in (a, b)]
+    shared = sides[0].merge(sides[1], on=_PAIR, suffixes=("_a", "_b"))
+    if shared.empty:
+        return None
+    failures = campaign.failures
+    by_cell = dict(iter(failures.groupby("cell")))
+    nothing = failures.iloc[:0]
+    unmatched = used = 0
+    found: list[pd.DataFrame] = []
+    for _, pair in shared.iterrows():
+        left, right = (by_cell.get(pair[f"row_{side}"], nothing) for side in "ab")
+        joined = left.merge(right, on="run_id", suffixes=("_a", "_b"))
+        alone = len(left) + len(right) - 2 * len(joined)
+        finished = all(pair[f"done_{side}"] == pair[f"planned_{side}"] for side in "ab")
+        changed = (joined["classification_a"] != joined["classification_b"]).any()
+        if changed or (alone and finished and pair["planned_a"] == pair["planned_b"]):
+            warnings.append(
+                f"{pair['folder_a']} and {pair['folder_b']} disagree on which runs failed, so "
+                "their faults are not the same; they are left out of the comparison"
+            )
+            continue
+        found.append(joined)
+        unmatched += alone
+        used += 1
+    names = ["alarm_a", "alarm_b", "weight_a"]
+    pairs = pd.concat([pair[names] for pair in found]) if found else pd.DataFrame(columns=names)
+    seen_a, seen_b = (pairs[f"alarm_{side}"].to_numpy(bool) for side in "ab")
+    weight = pairs["weight_a"].to_numpy(float)
+    counts = {
+        "cells": used,
+        "failures": len(pairs),
+        "unmatched": unmatched,
+        "left_a": int((~seen_a).sum()),
+        "left_b": int((~seen_b).sum()),
+        "only_a_left": int((~seen_a & seen_b).sum()),
+        "only_b_left": int((seen_a & ~seen_b).sum()),
+        "weighted": bool(len(weight) and (weight != weight[0]).any()),
+    }
+    if not len(pairs):
+        missing = ("difference", "difference_low", "difference_high", "p_value", "p_holm")
+        return {**counts, **dict.fromkeys(missing, math.nan), "significant": False}
+    gap = compare_paired_weighted(seen_a, seen_b, weight)
+    return {
+        **counts,
+        "difference": gap.estimate,
+        "difference_low": gap.low,
+        "difference_high": gap.high,
+        "p_value": gap.p_value,
+    }

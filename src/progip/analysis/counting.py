@@ -1,0 +1,226 @@
+"""Counts of one cell, streamed from its shards: only the columns needed, a batch at a time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from progip.analysis import tally
+from progip.analysis.manifests import CellFolder
+from progip.errors import ProgipError
+from progip.statistics import Moments, effective_size_warning
+
+COLUMNS = (
+    "run_id",
+    "sample_index",
+    "weight",
+    *tally.FLAGS,
+    "nonfinite_logits",
+    "nonfinite_gradient",
+    "nonfinite_score",
+)
+BATCH_ROWS = 1 << 18
+#: numbers of rows after which a cell's sums are kept, to show how its intervals narrowed
+LOOKS = tuple(m * 10**e for e in range(2, 8) for m in (1, 2, 5))
+
+#: kinds of rows that are counted; each has its rows, the sum of their weights (_w), of their
+#: squared weights (_w2)
+KINDS = (
+    "done",
+    "originally_correct",
+    "classification_failures",
+    "detection_failures",
+    "classification_left",
+    "detection_left",
+    "alarms",
+    "harmless",
+    "harmless_alarms",
+    "harmless_correct",
+    "harmless_correct_alarms",
+)
+COUNTS = tuple(f"{kind}{end}" for kind in KINDS for end in ("", "_w", "_w2"))
+
+
+@dataclass
+class CellCounts:
+    """What the report needs to know of a cell's rows.
+
+    counts: COUNTS and `nonfinite_failures`, rows and sums; `moments`, what they are made of; and
+    `looks`, pairs of a number of rows and the moments of the first so many.
+    failures: one row a failing run, with run_id, sample_index, classification (else detection),
+    alarm and weight. warnings: what was left out or is odd, by name.
+    """
+
+    counts: dict[str, Any]
+    failures: pd.DataFrame
+    warnings: list[str] = field(default_factory=list)
+
+
+class OtherColumns(ProgipError):
+    """A shard of another version: whole, so no campaign that is run again redoes it."""
+
+
+def count_cell(cell: CellFolder, estimand: str | None = None) -> CellCounts:
+    """Count a cell's rows; whatever cannot be read, or is there twice, is left out with a warning.
+
+    A shard is counted whole or not at all. Rows that do not belong to the plan (run_id outside
+    0..runs-1) are left out too. estimand: the population that weights are to speak of, one of
+    `tally.ESTIMANDS`; None for the fault model's own.
+
+    Raises ProgipError for weights or strata that do not match the plan in the manifest.
+    """
+    sums = tally.Tally(cell.manifest, estimand)
+    names = tuple(dict.fromkeys((*COLUMNS, *sums.columns)))
+    nonfinite = 0
+    backward = cell.manifest["cell"]["fault_pass"] == "backward"
+    failing = []
+    warnings: list[str] = []
+    looks: list[tuple[int, Moments]] = []
+    done = 0
+    for shard, columns in valid_rows(cell, names, warnings):
+        before, done = done, done + len(columns["run_id"])
+        start = 0
+        try:
+            for stop in [look for look in LOOKS if before < look < done] + [done]:
+                part = slice(start, stop - before)
+                sums.add({name: values[part] for name, values in columns.items()})
+                start = stop - before
+                if stop in LOOKS:
+                    looks.append((stop, sums.moments()))
+        except ProgipError as error:
+            raise ProgipError(f"{cell.name}/{shard.name}: {error}; run that cell again") from error
+        nonfinite += _nonfinite(columns, backward)
+        rows = columns["classification_failure"] | columns["detection_failure"]
+        failing.append({name: values[rows] for name, values in columns.items()})
+    moments = sums.moments()
+    if done and done not in LOOKS:
+        looks.append((done, moments))
+    counts: dict[str, Any] = {"nonfinite_failures": nonfinite, "moments": moments, "looks": looks}
+    for kind in KINDS:
+        mask = tally.KINDS[kind]
+        counts[kind] = int(moments.rows[mask].sum())
+        counts[f"{kind}_w"] = float(moments.total[mask].sum())
+        counts[f"{kind}_w2"] = float(moments.squares[mask].sum())
+    odd = effective_size_warning(
+        counts["done"], counts["done_w"], counts["done_w2"], sums.largest_weight
+    )
+    if odd:
+        warnings.append(f"{cell.name}: {odd}")
+    return CellCounts(counts, _failures(failing, sums), warnings)
+
+
+def valid_rows(
+    cell: CellFolder, names: tuple[str, ...], warnings: list[str]
+) -> Iterator[tuple[Path, dict[str, NDArray]]]:
+    """The named columns of a cell's rows, shard by shard, every planned run once.
+
+    names: COLUMNS among them. warnings: gets a sentence for all that is left out.
+    """
+    planned = int(cell.manifest["runs"])
+    seen = np.zeros(planned, dtype=bool)
+    for shard in cell.shards:
+        label = f"{cell.name}/{shard.name}"
+        try:
+            columns = _read(shard, names)
+        except (OSError, pa.ArrowException, ProgipError) as error:
+            reason = str(error).strip().partition("\n")[0].rstrip(".")
+            advice = "Run the campaign again to redo it."
+            if isinstance(error, OtherColumns):
+                advice = "Report with the version of progip that wrote it."
+            warnings.append(f"shard left out: {label}: {reason}. {advice}")
+            continue
+        run_id = columns["run_id"]
+        keep = (run_id >= 0) & (run_id < planned)
+        if not keep.all():
+            warnings.append(
+                f"{(~keep).sum()} rows left out: {label}: "
+                f"run_id outside the {planned:,} planned runs"
+            )
+        first = np.ones(len(run_id), dtype=bool)
+        if (np.diff(run_id) <= 0).any():  # not in plain order: look for a run that is there twice
+            first[:] = False
+            first[np.unique(run_id, return_index=True)[1]] = True
+        twice = keep & ~(first & ~seen[np.where(keep, run_id, 0)])
+        if twice.any():
+            warnings.append(
+                f"{twice.sum()} rows left out: {label}: their runs were counted already"
+            )
+            keep &= ~twice
+        if not keep.all():
+            columns = {name: values[keep] for name, values in columns.items()}
+        seen[columns["run_id"]] = True
+        yield shard, columns
+
+
+def _read(shard: Path, names: tuple[str, ...]) -> dict[str, NDArray]:
+    """The named columns of one shard as arrays; ProgipError for rows that make no sense."""
+    parts: list[dict[str, NDArray]] = []
+    with pq.ParquetFile(shard) as file:
+        held = file.schema_arrow.names
+        absent = [name for name in names if name not in held]
+        if absent:
+            raise OtherColumns(f"it lacks the columns {', '.join(absent)}")
+        for batch in file.iter_batches(BATCH_ROWS, columns=list(names), use_threads=False):
+            found = dict(zip(batch.schema.names, batch.columns, strict=True))
+            for name in names:
+                if found[name].null_count:
+                    raise ProgipError(f"column {name} has empty values")
+            parts.append({n: found[n].to_numpy(zero_copy_only=False) for n in names})
+    if not parts:
+        raise ProgipError("it holds no row")
+    columns = (
+        {name: np.concatenate([part[name] for part in parts]) for name in names}
+        if len(parts) > 1
+        else parts[0]
+    )
+    weight = columns["weight"]
+    if not (np.isfinite(weight).all() and (weight > 0).all()):
+        raise ProgipError("a weight is not a positive finite number")
+    c, d = columns["classification_failure"], columns["detection_failure"]
+    if (c & d).any() or ((c | d) & ~columns["originally_correct"]).any():
+        raise ProgipError("a run is both kinds of failure, or fails without being correct at first")
+    return columns
+
+
+def _nonfinite(columns: dict[str, NDArray], backward: bool) -> int:
+    """Failures that are not finite."""
+    c, d = columns["classification_failure"], columns["detection_failure"]
+    if backward:
+        found = (c | d) & columns["nonfinite_gradient"]
+    else:
+        found = (c & columns["nonfinite_logits"]) | (d & columns["nonfinite_score"])
+    return int(found.sum())
+
+
+def _failures(failing: list[dict[str, NDArray]], sums: tally.Tally) -> pd.DataFrame:
+    """One row a failing run, with what it counts."""
+    frames = [
+        pd.DataFrame(
+            {
+                "run_id": rows["run_id"],
+                "sample_index": rows["sample_index"],
+                "classification": rows["classification_failure"],
+                "alarm": rows["alarm"],
+                "weight": sums.row_weights(rows),
+            }
+        )
+        for rows in failing
+    ]
+    return pd.concat([_NO_FAILURES, *frames], ignore_index=True)
+
+
+_NO_FAILURES = pd.DataFrame(
+    {
+        "run_id": np.empty(0, np.int64),
+        "sample_index": np.empty(0, np.int32),
+        "classification": np.empty(0, bool),
+        "alarm": np.empty(0, bool),
+        "weight": np.empty(0, np.float64),
+    }
+)

@@ -1,0 +1,215 @@
+"""From counts of cells to rates with intervals: the numbers of every table, unformatted."""
+
+import math
+from collections.abc import Iterable
+from functools import reduce
+from itertools import product
+from operator import add
+
+import pandas as pd
+
+from progip.analysis import tally
+from progip.analysis.campaign import DETECTOR, SETTING
+from progip.analysis.counting import COUNTS
+from progip.analysis.manifests import IDENTITY
+from progip.records import PASSES, POPULATIONS
+from progip.statistics import Moments, Rate, rate, rate_from_sums
+
+ALL = "(all)"
+UNPROTECTED = "none"
+#: share of non-finite failures above which a cell is NaN-dominant, "N" (ProGIP, results per pass)
+NAN_DOMINANT = 0.96
+
+#: rate: (events, denominator), both kinds of rows; "left" means not noticed by the protection
+RATES = {name: pair for name, pair in tally.RATES.items() if name != "failure_rate_before"}
+CLEAN_RATES = {f"clean_{population}_alarm_rate": population for population in POPULATIONS}
+#: what says nothing of a system without protection
+OF_PROTECTION = tuple(
+    name for name in (*RATES, *CLEAN_RATES) if name.endswith(("accuracy", "alarm_rate"))
+)
+
+
+def summarise(cells: pd.DataFrame, by: list[str], method: str = "wilson") -> pd.DataFrame:
+    """Add up cells and estimate every rate of RATES and CLEAN_RATES, one row a group.
+
+    cells: rows as in `Campaign.cells`. by: the columns that make a group, `protection` among them.
+    method: of the intervals, a key of `progip.statistics.METHODS`.
+    Cells count by the runs they have done, so unfinished ones weigh less. Returns the group
+    columns, cells, unfinished, planned, the counts, nonfinite_failures, nan_dominant, and for each
+    rate its estimate, _low, _high (95 %, fractions of 1), _n, its denominator in rows, and
+    _effective_n, the rows of an unweighted sample with the same variance. Rates of a protection are
+    NaN for `none`, those without any row have NaN with n = 0.
+
+    Clean images are counted once a detector and protection, not once a pass.
+    """
+    frame = _derive(cells)
+    counted = [c for c in frame.columns if c in COUNTS or c.startswith(_DERIVED)]
+    counted += ["planned", "nonfinite_failures"]
+    groups = frame.groupby(by, sort=False)
+    result = groups[counted].sum(min_count=1).reset_index()
+    result.insert(len(by), "cells", groups.size().to_numpy())
+    unfinished = frame.assign(open=frame["done"] < frame["planned"]).groupby(by, sort=False)["open"]
+    result.insert(len(by) + 1, "unfinished", unfinished.sum().to_numpy())
+    share = result["nonfinite_failures"] / result["failures"].where(result["failures"] > 0)
+    result["nan_dominant"] = (share > NAN_DOMINANT).to_numpy(dtype=bool)
+    pooled = [_pooled(part["moments"]) for _, part in groups] if "moments" in frame else []
+    for name, (events, base) in RATES.items():
+        rates = []
+        for number, (_, row) in enumerate(result.iterrows()):
+            moments = pooled[number] if pooled else None
+            rates.append(_weighted(row, events, base, moments, method))
+        _add(result, name, rates)
+    for name, population in CLEAN_RATES.items():
+        clean = frame[frame["population"] == population].drop_duplicates([*by, "clean_of"])
+        sums = clean.groupby(by)[["clean_alarms", "clean_images"]].sum(min_count=1)
+        pairs = [sums.loc[key] if key in sums.index else None for key in _keys(result, by)]
+        _add(
+            result,
+            name,
+            [None if p is None else _plain(p.iloc[0], p.iloc[1], method) for p in pairs],
+        )
+    bare = result["protection"] == UNPROTECTED
+    for name in OF_PROTECTION:
+        result.loc[bare, [name, f"{name}_low", f"{name}_high"]] = math.nan
+    return _sorted(result, by)
+
+
+def with_unprotected(cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells, and when none of a setting ran without protection, those derived from the others.
+
+    Failures before protection stand in the rows of every protection, so the fullest protected cell
+    of each kind also tells what happens without one.
+    """
+    bare = set(map(tuple, cells.loc[cells["protection"] == UNPROTECTED, list(SETTING)].to_numpy()))
+    rest = cells[[tuple(row) not in bare for row in cells[list(SETTING)].to_numpy()]]
+    if "correction" in rest:  # their rows tell what is left, not what was there before
+        rest = rest[rest["correction"] == ""]
+    if rest.empty:
+        return cells
+    kind = [name for name in (*IDENTITY, "seed") if name != "protection"]
+    derived = rest.sort_values("done", ascending=False, kind="stable").drop_duplicates(kind).copy()
+    derived["protection"] = UNPROTECTED
+    for end in ("", "_w", "_w2"):
+        derived[f"classification_left{end}"] = derived[f"classification_failures{end}"]
+        derived[f"detection_left{end}"] = derived[f"detection_failures{end}"]
+        for name in ("alarms", "harmless_alarms", "harmless_correct_alarms"):
+            derived[f"{name}{end}"] = 0
+    derived["moments"] = [m.merged(tally.SILENT) for m in derived["moments"]]
+    if "looks" in derived:
+        derived["looks"] = derived["looks"].map(
+            lambda looks: [(rows, m.merged(tally.SILENT)) for rows, m in looks]
+        )
+    derived["clean_alarms"] = derived["clean_alarms"].where(derived["clean_alarms"].isna(), 0)
+    return pd.concat([derived, cells], ignore_index=True)
+
+
+def missing_cells(cells: pd.DataFrame) -> pd.DataFrame:
+    """Points of the grid that a setting's cells span where there is no cell; columns IDENTITY."""
+    axes = ["model", "population", "ood_method", "fault_pass", "protection"]
+    absent = []
+    for setting, group in cells.groupby(list(SETTING), sort=True):
+        present = set(map(tuple, group[axes].to_numpy()))
+        values = [in_order(axis, group[axis].unique()) for axis in axes]
+        for point in product(*values):
+            if point not in present:
+                absent.append(
+                    {
+                        **dict(zip(SETTING, setting, strict=True)),
+                        **dict(zip(axes, point, strict=True)),
+                    }
+                )
+    return pd.DataFrame(absent, columns=list(IDENTITY))
+
+
+_DERIVED = ("failures", "classification_detected", "detection_detected")
+
+
+def _derive(cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells with what follows from their counts."""
+    frame = cells.copy()
+    for column in {"nonfinite_failures", "clean_images", "clean_alarms"} - {*frame}:
+        frame[column] = math.nan
+    for column in {*DETECTOR, "population"} - {*frame}:
+        frame[column] = ""
+    for end in ("", "_w", "_w2"):
+        c, d = frame[f"classification_failures{end}"], frame[f"detection_failures{end}"]
+        c_left, d_left = frame[f"classification_left{end}"], frame[f"detection_left{end}"]
+        frame[f"failures{end}"] = c + d
+        frame[f"failures_left{end}"] = c_left + d_left
+        frame[f"classification_detected{end}"] = c - c_left
+        frame[f"detection_detected{end}"] = d - d_left
+        frame[f"failures_detected{end}"] = c + d - c_left - d_left
+    if "clean_of" not in frame:
+        frame["clean_of"] = list(zip(*(frame[c] for c in (*DETECTOR, "population")), strict=True))
+    return frame
+
+
+def pool(cells: pd.DataFrame, **names: str) -> pd.DataFrame:
+    """The cells with columns overwritten (usually by ALL), so that a group takes them together."""
+    return _derive(cells).assign(**names)
+
+
+def _pooled(moments: pd.Series) -> Moments:
+    return reduce(add, moments)
+
+
+def _weighted(
+    row: pd.Series, events: str, base: str, moments: Moments | None, method: str
+) -> Rate | None:
+    n = row[base]
+    if math.isnan(n) or math.isnan(row[events]):
+        return None
+    if moments is not None and moments.stratified:
+        return moments.rate(tally.KINDS[events], tally.KINDS[base], method=method)
+    if math.isnan(row[f"{base}_w"]):  # counts from print: no weights
+        return rate(int(row[events]), int(n), method=method)
+    return rate_from_sums(
+        n=int(n),
+        events=int(row[events]),
+        weight=row[f"{base}_w"],
+        weight_squared=row[f"{base}_w2"],
+        event_weight=row[f"{events}_w"],
+        event_weight_squared=row[f"{events}_w2"],
+        method=method,
+    )
+
+
+def _plain(k: float, n: float, method: str) -> Rate | None:
+    return None if math.isnan(k) or math.isnan(n) else rate(int(k), int(n), method=method)
+
+
+def _add(frame: pd.DataFrame, name: str, rates: list[Rate | None]) -> None:
+    blank = Rate(0, 0, math.nan, math.nan, math.nan, math.nan)
+    known = [r or blank for r in rates]
+    frame[name] = [r.estimate for r in known]
+    frame[f"{name}_low"] = [r.low for r in known]
+    frame[f"{name}_high"] = [r.high for r in known]
+    frame[f"{name}_n"] = [math.nan if r is blank else r.n for r in known]
+    frame[f"{name}_effective_n"] = [r.effective_n for r in known]
+
+
+def _keys(frame: pd.DataFrame, by: list[str]) -> list:
+    rows = [tuple(row) for row in frame[by].to_numpy()]
+    return rows if len(by) > 1 else [row[0] for row in rows]
+
+
+def _sorted(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Rows in the order of their group columns, see in_order."""
+    ranks = {n: {v: i for i, v in enumerate(in_order(n, frame[n].unique()))} for n in by}
+    return frame.sort_values(by, key=lambda c: c.map(ranks[str(c.name)]), ignore_index=True)
+
+
+def in_order(axis: str, values: Iterable[str]) -> list[str]:
+    """Values of an axis as tables list them: passes as executed, `none` first, the rest by name.
+
+    ALL comes first, but last among passes.
+    """
+    known = {"fault_pass": PASSES, "population": POPULATIONS, "protection": (UNPROTECTED,)}
+    first = known.get(axis, ())
+
+    def place(value: str) -> tuple[int, str]:
+        if value == ALL:
+            return (len(first) + 1 if axis == "fault_pass" else -1, "")
+        return (first.index(value) if value in first else len(first), str(value))
+
+    return sorted(values, key=place)

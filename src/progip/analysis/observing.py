@@ -1,0 +1,217 @@
+"""What figures need of the executed runs beyond their counts, streamed once an execution.
+
+All protections of an execution watch the same runs, so only its fullest cell is read.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from progip import records
+from progip.analysis.counting import COLUMNS, valid_rows
+from progip.analysis.manifests import IDENTITY, CellFolder, correction_of
+from progip.storage import store
+
+#: evidence of a run that a protection may look at; kept of failing runs only
+EVIDENCE = ("faulty_grad_max", "range_excess_first", "range_excess_second")
+SCORE_BINS = 60
+BLOCK_ROWS = 100_000
+#: how far score histograms reach beyond clean scores and thresholds, in widths of these
+BEYOND = 0.15
+#: sums of a layer and bit, and the rows that are added up for each
+SITE_SUMS = ("rows", "correct", "classification", "detection")
+_DETECTOR = ("model", "dataset", "ood_dataset", "ood_method")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The runs of one execution as far as figures need them.
+
+    names: IDENTITY without the protection, and seed. cells: the cells (positions) that watch it.
+    sites: one row a (layer, bit) with SITE_SUMS, rows; and of originally correct rows the sums of
+    weights, of their squares, and both over failures (weight, squares, failure_weight,
+    failure_squares). layers: names in network order. scores: counts of the runs' faulty scores
+    [SCORE_BINS + 2] (below the first and above the last edge, too), all and those of failures, and
+    of scores that are not finite. edges [SCORE_BINS + 1]. failing: one row a failing run with
+    run_id, weight and the EVIDENCE columns named as in `records.GOLDEN`. clean: `records.CLEAN`, or
+    None where the campaign was made before they were kept.
+    """
+
+    names: dict[str, Any]
+    cells: tuple[int, ...]
+    sites: pd.DataFrame
+    layers: tuple[str, ...]
+    edges: NDArray[np.float64]
+    scores: NDArray[np.int64]
+    failing_scores: NDArray[np.int64]
+    nonfinite: int
+    failing_nonfinite: int
+    failing: pd.DataFrame
+    clean: pd.DataFrame | None
+
+
+def observe(folders: Sequence[CellFolder]) -> tuple[Execution, ...]:
+    """Read every execution of a campaign; rows that cannot be read are passed by, as in counts."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for position, folder in enumerate(folders):
+        groups.setdefault(_execution_of(folder), []).append(position)
+    clean = {key: _clean(folders[cells[0]]) for key, cells in groups.items()}
+    edges = _edges(folders, groups, clean)
+    found = []
+    for key, cells in groups.items():
+        fullest = max(cells, key=lambda cell: sum(_rows(s) for s in folders[cell].shards))
+        names = dict(zip((*_KIND, "seed", "correction"), key, strict=True))
+        found.append(_observed(folders[fullest], names, tuple(cells), edges[key], clean[key]))
+    return tuple(found)
+
+
+_KIND = tuple(name for name in IDENTITY if name != "protection")
+
+
+def _execution_of(folder: CellFolder) -> tuple[Any, ...]:
+    return (*folder.key(*_KIND), folder.manifest["seed"], correction_of(folder))
+
+
+def _rows(shard: Any) -> int:
+    try:
+        return int(pq.read_metadata(shard).num_rows)
+    except (OSError, pa.ArrowException):
+        return 0
+
+
+def _clean(folder: CellFolder) -> pd.DataFrame | None:
+    """The golden rows beside an execution, None where there are none that can be read."""
+    path = store.execution_folder(folder.path, correction_of(folder) or None) / store.CLEAN
+    try:
+        table = pq.read_table(path, columns=records.CLEAN.names)
+    except (OSError, pa.ArrowException, KeyError):
+        return None
+    return table.to_pandas()
+
+
+def _edges(
+    folders: Sequence[CellFolder],
+    groups: dict[tuple[Any, ...], list[int]],
+    clean: dict[tuple[Any, ...], pd.DataFrame | None],
+) -> dict[tuple[Any, ...], NDArray[np.float64]]:
+    """Edges of score histograms, the same for all executions of a detector."""
+    seen: dict[tuple[str, ...], list[float]] = {}
+    for key, cells in groups.items():
+        values = seen.setdefault(folders[cells[0]].key(*_DETECTOR), [])
+        for cell in cells:
+            limits = folders[cell].manifest.get("thresholds") or {}
+            values += [limits[n] for n in ("ood", "score_low", "score_high") if n in limits]
+        table = clean[key]
+        if table is not None:
+            scores = table.loc[table["split"] == "evaluation", "score"].to_numpy()
+            values += list(np.quantile(scores[np.isfinite(scores)], [0, 1]))
+    result = {}
+    for key, cells in groups.items():
+        values = seen[folders[cells[0]].key(*_DETECTOR)] or [0.0]
+        low, high = min(values), max(values)
+        slack = BEYOND * (high - low) or max(abs(low), 1.0) * BEYOND
+        result[key] = np.linspace(low - slack, high + slack, SCORE_BINS + 1)
+    return result
+
+
+def _observed(
+    folder: CellFolder,
+    names: dict[str, Any],
+    cells: tuple[int, ...],
+    edges: NDArray[np.float64],
+    clean: pd.DataFrame | None,
+) -> Execution:
+    columns = (*COLUMNS, "layer", "bit", "faulty_score", *EVIDENCE)
+    scores, failing_scores = np.zeros((2, SCORE_BINS + 2), np.int64)
+    nonfinite = failing_nonfinite = 0
+    sites, failing = [], []
+    for rows in _stream(folder, columns):
+        failed = rows["classification_failure"] | rows["detection_failure"]
+        finite = np.isfinite(rows["faulty_score"])
+        place = np.searchsorted(edges, rows["faulty_score"], side="right")
+        scores += np.bincount(place[finite], minlength=SCORE_BINS + 2)
+        failing_scores += np.bincount(place[finite & failed], minlength=SCORE_BINS + 2)
+        nonfinite += int((~finite).sum())
+        failing_nonfinite += int((~finite & failed).sum())
+        sites.append(_site_sums(rows))
+        failing.append(pd.DataFrame({name: rows[name][failed] for name in _KEPT}))
+    frame = pd.concat([_NO_SITES, *sites]).groupby(["layer", "bit"], sort=False).sum()
+    kept = pd.concat(failing, ignore_index=True) if failing else pd.DataFrame(columns=_KEPT)
+    order = dict.fromkeys(str(layer["layer"]) for layer in folder.manifest.get("layers") or [])
+    order |= dict.fromkeys(frame.index.get_level_values("layer"))
+    return Execution(
+        names,
+        cells,
+        frame.reset_index(),
+        tuple(order),
+        edges,
+        scores,
+        failing_scores,
+        nonfinite,
+        failing_nonfinite,
+        kept.rename(columns=lambda name: name.removeprefix("faulty_")),
+        clean,
+    )
+
+
+_KEPT = ["run_id", "weight", "nonfinite_logits", "nonfinite_gradient", "nonfinite_score"]
+_KEPT += ["faulty_score", *EVIDENCE]
+
+
+def _stream(folder: CellFolder, columns: tuple[str, ...]) -> Iterator[dict[str, NDArray]]:
+    """The rows of a cell, some shards at a time, so that small shards cost no more than large."""
+    parts: list[dict[str, NDArray]] = []
+    for _, rows in valid_rows(folder, columns, []):  # what is left out was said by the counts
+        parts.append(rows)
+        if sum(len(part["run_id"]) for part in parts) >= BLOCK_ROWS:
+            yield _joined(parts)
+            parts = []
+    if parts:
+        yield _joined(parts)
+
+
+def _joined(parts: list[dict[str, NDArray]]) -> dict[str, NDArray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _site_sums(rows: dict[str, NDArray]) -> pd.DataFrame:
+    """Sums of one shard's rows by layer and bit."""
+    codes, layers = pd.factorize(rows["layer"])
+    place = codes * 64 + rows["bit"]
+    correct = rows["originally_correct"]
+    c, d = rows["classification_failure"], rows["detection_failure"]
+    w = rows["weight"]
+    sums = {
+        "rows": None,
+        "correct": correct,
+        "classification": c,
+        "detection": d,
+        "weight": correct * w,
+        "squares": correct * w * w,
+        "failure_weight": (c | d) * w,
+        "failure_squares": (c | d) * w * w,
+    }
+    size = 64 * len(layers)
+    frame = pd.DataFrame({n: np.bincount(place, v, minlength=size) for n, v in sums.items()})
+    frame.insert(0, "layer", np.repeat(np.asarray(layers, dtype=object), 64))
+    frame.insert(1, "bit", np.tile(np.arange(64), len(layers)))
+    return frame[frame["rows"] > 0]
+
+
+_NO_SITES = pd.DataFrame(
+    {
+        "layer": pd.Series(dtype=object),
+        "bit": pd.Series(dtype=np.int64),
+        **{name: pd.Series(dtype=np.float64) for name in SITE_SUMS},
+        **{
+            name: pd.Series(dtype=np.float64)
+            for name in ("weight", "squares", "failure_weight", "failure_squares")
+        },
+    }
+)

@@ -1,0 +1,250 @@
+"""Result rows counted by what happened to them, and the rates those counts give.
+
+Every row falls into one of eight disjoint categories; every rate of a campaign is the share of some
+categories among others, so one small set of sums serves them all.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from progip.errors import ProgipError
+from progip.statistics.strata import Moments, StratifiedSums
+from progip.storage.reading import read_columns
+
+#: outcome without its alarm; a category is 2 * its position + whether there was an alarm
+OUTCOMES = ("wrong", "harmless", "classification", "detection")
+CATEGORIES = 2 * len(OUTCOMES)
+FLAGS = ("originally_correct", "classification_failure", "detection_failure", "alarm")
+#: category -> the same outcome without its alarm
+SILENT = np.arange(CATEGORIES) // 2 * 2
+
+
+def _kind(outcomes: Sequence[str], alarm: bool | None = None) -> NDArray[np.bool_]:
+    """The categories of these outcomes, with, without, or whatever the alarm."""
+    mask = np.zeros(CATEGORIES, dtype=bool)
+    for name in outcomes:
+        for flag in (False, True):
+            mask[2 * OUTCOMES.index(name) + flag] = alarm is None or alarm == flag
+    return mask
+
+
+_FAILED = ("classification", "detection")
+#: name of a kind of rows -> its categories
+KINDS: dict[str, NDArray[np.bool_]] = {
+    "done": _kind(OUTCOMES),
+    "originally_correct": _kind(OUTCOMES[1:]),
+    "classification_failures": _kind(["classification"]),
+    "detection_failures": _kind(["detection"]),
+    "classification_left": _kind(["classification"], False),
+    "detection_left": _kind(["detection"], False),
+    "alarms": _kind(OUTCOMES, True),
+    "harmless": _kind(["wrong", "harmless"]),
+    "harmless_alarms": _kind(["wrong", "harmless"], True),
+    "harmless_correct": _kind(["harmless"]),
+    "harmless_correct_alarms": _kind(["harmless"], True),
+    "failures": _kind(_FAILED),
+    "failures_left": _kind(_FAILED, False),
+    "classification_detected": _kind(["classification"], True),
+    "detection_detected": _kind(["detection"], True),
+    "failures_detected": _kind(_FAILED, True),
+}
+#: rate: (events, base), both kinds; "left" means not noticed by the protection
+RATES = {
+    "originally_correct_rate": ("originally_correct", "done"),
+    "classification_accuracy": ("classification_detected", "classification_failures"),
+    "detection_accuracy": ("detection_detected", "detection_failures"),
+    "overall_accuracy": ("failures_detected", "failures"),
+    "failure_rate": ("failures_left", "originally_correct"),
+    "failure_rate_before": ("failures", "originally_correct"),
+    "classification_rate": ("classification_left", "originally_correct"),
+    "detection_rate": ("detection_left", "originally_correct"),
+    "harmless_alarm_rate": ("harmless_alarms", "harmless"),
+    "harmless_correct_alarm_rate": ("harmless_correct_alarms", "harmless_correct"),
+}
+#: later rows that a row of the pilot is worth
+PILOT_WORTH = 0.3
+ESTIMANDS = ("layer_mean", "neuron_weighted", "mac_weighted")
+
+
+def categories(columns: Mapping[str, NDArray]) -> NDArray[np.int64]:
+    """The category of each row, from the columns FLAGS."""
+    correct, c, d, alarm = (columns[name].astype(bool) for name in FLAGS)
+    outcome = np.where(d, 3, np.where(c, 2, correct.astype(np.int64)))
+    return 2 * outcome + alarm
+
+
+class Tally:
+    """Sums over the rows of one cell, for any estimand.
+
+    Args:
+        manifest: of the cell, or {} for rows without strata whose own estimand is wanted.
+        estimand: one of ESTIMANDS; None for that of the fault model (`native_estimand`).
+
+    Raises:
+        ProgipError: an unknown estimand, or one for which the manifest tells too little.
+    """
+
+    def __init__(self, manifest: Mapping[str, Any], estimand: str | None = None) -> None:
+        sampling = manifest.get("sampling") or {}
+        strata = sampling.get("strata") or []
+        self._pilot_runs = int(sampling.get("pilot_runs") or 0) if strata else 0
+        self._defensive = _options(manifest).get("defensive")
+        self._uniform = sampling.get("name") == "uniform"
+        self._factors = _factors(manifest, estimand)
+        self._stratified = bool(strata)
+        shares = np.array([stratum["share"] for stratum in strata] or [1.0])
+        #: of the pilot, which has an allocation of its own, and of all other rows
+        self._phases = tuple(
+            StratifiedSums(
+                shares, np.array([stratum[name] for stratum in strata] or [1.0]), CATEGORIES
+            )
+            for name in ("pilot", "allocation")
+        )
+        self.largest_weight = 0.0
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that `add` needs."""
+        names = ["weight", *FLAGS]
+        names += ["stratum"] if self._stratified else []
+        names += ["run_id"] if self._pilot_runs else []
+        names += ["layer", "call"] if self._factors is not None else []
+        return tuple(names)
+
+    def add(self, columns: Mapping[str, NDArray]) -> None:
+        """Count rows. Raises ProgipError for weights or strata that the plan does not have."""
+        weight = columns["weight"]
+        if not len(weight):
+            return
+        self._check(columns)
+        self.largest_weight = max(self.largest_weight, float(weight.max()))
+        stratum, kind, factor = self._stratum(columns), categories(columns), self._factor(columns)
+        pilot = self._in_pilot(columns)
+        for sums, rows in zip(self._phases, (pilot, ~pilot), strict=True):
+            sums.add(stratum[rows], kind[rows], factor[rows])
+
+    def moments(self) -> Moments:
+        """The moments of the rows counted so far, over the categories.
+
+        The pilot decided how the later rows were allocated, so adding its rows to theirs stratum by
+        stratum would bias the rates. It is a sample of its own instead, a row of it being worth
+        PILOT_WORTH later ones: about its due where the plan gains much.
+        """
+        pilot, later = (sums.moments() for sums in self._phases)
+        one, other = self._scales()
+        return later.scaled(other) + pilot.scaled(one) if one else later
+
+    def row_weights(self, columns: Mapping[str, NDArray]) -> NDArray[np.float64]:
+        """What each of these rows counts in the moments so far; they are among the counted."""
+        stratum, pilot = self._stratum(columns), self._in_pilot(columns)
+        one, other = self._scales()
+        early, late = (sums.row_factors()[stratum] for sums in self._phases)
+        result: NDArray[np.float64] = np.where(pilot, one * early, other * late)
+        return result * self._factor(columns)
+
+    def _scales(self) -> tuple[float, float]:
+        """What a pilot row and a later row count; all together as many as they are."""
+        pilot, later = (sums.size for sums in self._phases)
+        if not later or not pilot:
+            return float(pilot > 0), 1.0
+        scale = (pilot + later) / (PILOT_WORTH * pilot + later)
+        return PILOT_WORTH * scale, scale
+
+    def _in_pilot(self, columns: Mapping[str, NDArray]) -> NDArray[np.bool_]:
+        if not self._pilot_runs:
+            return np.zeros(len(columns["weight"]), dtype=bool)
+        early: NDArray[np.bool_] = columns["run_id"] < self._pilot_runs
+        return early
+
+    def _stratum(self, columns: Mapping[str, NDArray]) -> NDArray:
+        rows = len(columns["weight"])
+        return columns["stratum"] if self._stratified else np.zeros(rows, dtype=np.int64)
+
+    def _factor(self, columns: Mapping[str, NDArray]) -> NDArray[np.float64]:
+        """What each row counts within its stratum, for the estimand."""
+        weight = columns["weight"]
+        inside = np.ones(len(weight)) if self._stratified else weight.astype(np.float64)
+        if self._factors is None:
+            return inside
+        pairs = zip(columns["layer"], columns["call"], strict=True)
+        try:
+            factors = [self._factors[str(name), int(call)] for name, call in pairs]
+        except KeyError as error:
+            raise ProgipError(f"rows name a layer {error} that the manifest lacks") from error
+        return inside * np.array(factors)
+
+    def _check(self, columns: Mapping[str, NDArray]) -> None:
+        weight = columns["weight"]
+        if not (np.isfinite(weight).all() and (weight > 0).all()):
+            raise ProgipError("a weight is not a positive finite number")
+        message = "weights do not match the sampling plan of the manifest"
+        if self._uniform and (weight != 1).any():
+            raise ProgipError(f"{message}: a uniform plan gives every row the weight 1")
+        if self._stratified:
+            stratum = columns["stratum"]
+            strata = len(self._phases[0].shares)
+            if stratum.min() < 0 or stratum.max() >= strata:
+                raise ProgipError(f"{message}: it has {strata} strata, not {stratum.max()}")
+            early, late = (sums.weights[stratum] for sums in self._phases)
+            expected = np.where(self._in_pilot(columns), early, late)
+            if not np.isclose(weight, expected, rtol=1e-9).all():
+                raise ProgipError(f"{message}: a row's weight is not that of its stratum")
+        elif self._defensive and weight.max() > (1 + 1e-9) / self._defensive:
+            raise ProgipError(f"{message}: none can exceed 1 / {self._defensive}")
+
+
+def tally_shards(
+    paths: Sequence[Path], manifest: Mapping[str, Any], stop: int | None = None
+) -> Tally:
+    """Count the rows of result shards, those with run_id below ``stop`` only, where given.
+
+    Raises ProgipError for a shard that is damaged or lacks a column, by its name.
+    """
+    tally = Tally(manifest)
+    for path in paths:
+        names = list(dict.fromkeys([*tally.columns, "run_id"]))
+        table = read_columns(path, names)
+        columns = {name: table[name].to_numpy() for name in names}
+        keep = columns["run_id"] < stop if stop is not None else slice(None)
+        tally.add({name: values[keep] for name, values in columns.items()})
+    return tally
+
+
+def native_estimand(manifest: Mapping[str, Any]) -> str:
+    """The population a cell's own weights speak of: by how its fault model chooses a layer."""
+    section = (manifest.get("identity") or {}).get("fault_model") or {}
+    return "neuron_weighted" if section.get("weighting") == "neuron" else "layer_mean"
+
+
+def _options(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (manifest.get("identity") or {}).get("sampling") or {}
+
+
+def _factors(
+    manifest: Mapping[str, Any], estimand: str | None
+) -> dict[tuple[str, int], float] | None:
+    """Target over native probability of each layer; None where they are the same."""
+    section = (manifest.get("identity") or {}).get("fault_model") or {}
+    if estimand is None or estimand == native_estimand(manifest) or "rate" in section:
+        return None  # a fault at a rate hits every layer at once
+    if estimand not in ESTIMANDS:
+        raise ProgipError(f"estimand={estimand!r} is not one of {', '.join(ESTIMANDS)}")
+    layers = manifest.get("layers")
+    if not layers:
+        raise ProgipError(f"the manifest lists no layers, so {estimand} cannot be computed")
+    sizes = {
+        "layer_mean": np.ones(len(layers)),
+        "neuron_weighted": np.array([layer["neurons"] for layer in layers], dtype=float),
+        "mac_weighted": np.array([layer["macs"] for layer in layers], dtype=float),
+    }
+    target, native = sizes[estimand], sizes[native_estimand(manifest)]
+    if target.sum() == 0:
+        raise ProgipError("no layer of this cell has multiply-accumulates; choose another estimand")
+    factor = target / target.sum() / (native / native.sum())
+    return {
+        (layer["layer"], layer["call"]): float(f) for layer, f in zip(layers, factor, strict=True)
+    }

@@ -1,0 +1,36 @@
+"""What the rows of a cell depend on: settings, data, weights and code, for its manifest."""
+
+from typing import Any
+
+from progip.campaign.settings import CellSettings, identity
+from progip.campaign.subject import Subject
+from progip.storage.manifests import CODE
+from progip.storage.source_code import code_identity
+
+
+def execution_identity(settings: CellSettings, subject: Subject) -> dict[str, Any]:
+    """What executed runs depend on, for their folder."""
+    components = {
+        "model": settings.subject.model,
+        "ood_method": subject.method,
+        "correction": settings.subject.correction,
+        "fault_model": settings.fault_model,
+        "sampling": settings.sampling,
+    }
+    return {
+        **subject.identity,
+        "population": settings.population,
+        "fault_model": identity(settings.fault_model),
+        "fault_pass": settings.fault_pass,
+        "seed": settings.seed,
+        "sampling": identity(settings.sampling),
+        CODE: code_identity(components, subject.layers),
+    }
+
+
+def cell_identity(settings: CellSettings, subject: Subject) -> dict[str, Any]:
+    """What a cell's rows depend on: its runs, and the protection that judges them."""
+    runs = execution_identity(settings, subject)
+    protection = code_identity({"protection": settings.protection})
+    code = {part: {**runs[CODE][part], **protection[part]} for part in protection}
+    return {**runs, "protection": identity(settings.protection), CODE: code}

@@ -1,0 +1,1 @@
+"""Figures of publications, beside which measured ones can be shown."""

@@ -1,0 +1,1 @@
+"""A report's sections as text, Markdown, HTML, LaTeX and CSV."""

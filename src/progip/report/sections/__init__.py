@@ -1,0 +1,1 @@
+"""The sections of a report: tables and sentences from what the analysis counted."""

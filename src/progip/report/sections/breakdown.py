@@ -1,0 +1,212 @@
+"""The base metrics of the detectors, and the overall table taken apart by pass, method, model."""
+
+import math
+
+import pandas as pd
+
+from progip.analysis.campaign import DETECTOR, SETTING, Campaign, by_group
+from progip.analysis.estimates import (
+    ALL,
+    NAN_DOMINANT,
+    UNPROTECTED,
+    in_order,
+    pool,
+    summarise,
+    with_unprotected,
+)
+from progip.report import formats, layout
+from progip.report.layout import Block, Note, Section, Value
+from progip.report.published import progip as published
+from progip.report.sections.beside import AGREEMENT_READING, agreement
+from progip.report.sections.tables import rows_query
+from progip.statistics import auroc_interval, rate
+
+#: metric: (column header, events, denominator, where the publication has it)
+METRICS = {
+    "id_accuracy": ("ID accuracy", "id_correct", "accuracy_images"),
+    "auroc": ("AUROC", "", ""),
+    "fpr95": ("FPR at 95 % TPR", "", "ood_images"),
+    "tpr": ("TPR at threshold", "id_true_positives", "id_images"),
+    "fpr": ("FPR at threshold", "ood_false_positives", "ood_images"),
+}
+READING = [
+    "C: classification failures, D: ID/OOD detection failures, as left / before protection; "
+    "detected in % with its 95 % interval, n being the number before protection. correct: "
+    "originally correct runs. *: some of its cells are unfinished or missing.",
+    f"N: NaN-dominant, more than {100 * NAN_DOMINANT:.0f} % of the failures are not finite "
+    "(forward passes: logits or score; backward pass: gradient). Many intervals stand here: some "
+    "miss the truth by chance alone.",
+]
+
+
+def base_metrics(base: pd.DataFrame, method: str = "wilson") -> pd.DataFrame:
+    """Base metrics with 95 % intervals, one row a detector.
+
+    base: as `Campaign.base`. Returns DETECTOR and, for each of METRICS, its value, _low, _high
+    (fractions of 1) and _n (images; AUROC has _n of ID and _m of OOD images), then the published
+    values. Intervals: AUROC Newcombe's with the variance of Hanley and McNeil, from the area and
+    the two sizes; all others of the method (Wilson), that of fpr95 taking its threshold as given.
+    """
+    rows = []
+    for _, row in base.iterrows():
+        out: dict[str, object] = {name: row[name] for name in DETECTOR}
+        for name, (_, events, images) in METRICS.items():
+            value = low = high = math.nan
+            n = row[images or "id_images"]
+            if name == "auroc":
+                value, m = row["auroc"], row["ood_images"]
+                if not (math.isnan(value) or math.isnan(n) or math.isnan(m)):
+                    low, high = auroc_interval(value, int(n), int(m))
+                out["auroc_m"] = m
+            else:
+                k = row[events] if events else row[name] * n
+                if not (math.isnan(k) or math.isnan(n)):
+                    estimate = rate(round(k), int(n), method=method)
+                    value, low, high = estimate.estimate, estimate.low, estimate.high
+            out |= {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_n": n}
+        known = published.base_metrics(*(row[name] for name in DETECTOR))
+        for name in published.BaseMetrics._fields:
+            value = getattr(known, name) if known else math.nan
+            out[f"published_{name}"] = value
+            ours = [float(str(out[f"{name}{end}"])) for end in ("_low", "_high")]
+            out[f"agreement_{name}"] = agreement(ours[0], ours[1], value, value)
+        rows.append(out)
+    return pd.DataFrame(rows)
+
+
+def base_section(campaign: Campaign) -> Section:
+    """ID accuracy, AUROC and FPR of every detector, the published ones below where they exist."""
+    data = base_metrics(campaign.base, campaign.interval)
+    headers = ["", *(header for header, *_ in METRICS.values())]
+    blocks = []
+    for (model, dataset, ood), group in by_group(data, ["model", "dataset", "ood_dataset"]):
+        rows = []
+        for _, row in group.iterrows():
+            rows.append([row["ood_method"], *(_percent(row, metric) for metric in METRICS)])
+            rows.append(["· 95 % interval", *(_limits(row, metric) for metric in METRICS)])
+            rows.append(["· n", *(_images(row, metric) for metric in METRICS)])
+            if not math.isnan(row["published_auroc"]):
+                rows.append(["· published", *(_percent(row, f"published_{m}") for m in METRICS)])
+                rows.append(["· ours", *(_agreement(row, metric) for metric in METRICS)])
+        blocks.append(Block(f"{model}, {dataset} against {ood}", headers, rows))
+    notes: list[Note] = [
+        "In %; n in images (ID + OOD for AUROC). ID is the positive class. The threshold is the "
+        "calibrated one that the campaign used; FPR at 95 % TPR takes its own from the evaluation "
+        "images. Intervals: AUROC Newcombe (2006) with the variance of Hanley and McNeil; the "
+        f"others {layout.INTERVALS[campaign.interval]}."
+    ]
+    if data["published_auroc"].notna().any():
+        notes.append(AGREEMENT_READING)
+        notes.append(f"{published.LABEL}: {published.CITATION}; without n or interval there.")
+    blocks.append(Block("", notes=notes))
+    return Section(
+        "base_metrics",
+        "Base metrics without faults",
+        blocks,
+        data,
+        "breakdown.base_section(campaign).data",
+    )
+
+
+def pass_section(campaign: Campaign) -> Section:
+    """The overall quantities by pass: all together, for each OOD method, and for each model."""
+    cells = with_unprotected(campaign.cells)
+    scopes = [pool(cells, ood_method=ALL, model=ALL)]
+    if cells["ood_method"].nunique() > 1:
+        scopes.append(pool(cells, model=ALL))
+    if cells["model"].nunique() > 1:
+        scopes.append(pool(cells))
+    wide = pd.concat(scopes, ignore_index=True)
+    both = pd.concat([wide, wide.assign(fault_pass=ALL)], ignore_index=True)
+    scope = [*SETTING, "ood_method", "model"]
+    data = summarise(both, [*scope, "fault_pass", "protection"], campaign.interval)
+    blocks = [
+        _pass_block(key, group, every)
+        for _, every in by_group(data, SETTING)
+        for key, group in by_group(every, scope)
+    ]
+    blocks.append(Block("", notes=READING))
+    return Section(
+        "per_pass",
+        "Results per pass",
+        blocks,
+        data,
+        "breakdown.pass_section(campaign).data",
+        rows_query([*SETTING, "ood_method", "fault_pass", "protection"]),
+    )
+
+
+def _pass_block(key: tuple[str, ...], group: pd.DataFrame, every: pd.DataFrame) -> Block:
+    """One scope by pass and protection; every: the rows of the whole setting, for what is missing.
+
+    A row with fewer cells than the fullest of its pass or scope, or with unfinished ones, gets *.
+    """
+    *setting, method, model = key
+    rows, marks = [], []
+    protections = in_order("protection", every["protection"].unique())
+    single = group.loc[group["fault_pass"] != ALL, "cells"].max()
+    for name in in_order("fault_pass", every["fault_pass"].unique()):
+        part = group[group["fault_pass"] == name]
+        most = part["cells"].max() if name == ALL else single
+        label = name
+        if name != ALL and len(part):
+            first = part.iloc[0]
+            count, n = (formats.count(first[key]) for key in ("nonfinite_failures", "failures"))
+            label += " N" if first["nan_dominant"] else ""
+            marks.append(f"{name} {count} of {n}{' (N)' if first['nan_dominant'] else ''}")
+        known = {row["protection"]: row for _, row in part.iterrows()}
+        for protection in protections:
+            if (row := known.get(protection)) is not None:
+                partial = "*" if row["unfinished"] or row["cells"] < most else ""
+                rows.append([label, protection + partial, *_pass_cells(row)])
+            else:
+                rows.append([label, protection, "missing", *[formats.ABSENT] * 5])
+            label = ""
+    what = "all models and OOD methods" if method == ALL else method
+    title = f"{what}{'' if model == ALL else f', {model}'}: {layout.setting_title(tuple(setting))}"
+    headers = ["pass", "protection", "correct", "C", "C detected", "D", "D detected", "overall"]
+    return Block(title, headers, rows, [f"Failures not finite: {', '.join(marks)}."])
+
+
+def _pass_cells(row: pd.Series) -> list[str]:
+    return [
+        layout.amount(row, "originally_correct"),
+        _left(row, "classification"),
+        layout.with_interval(row, "classification_accuracy"),
+        _left(row, "detection"),
+        layout.with_interval(row, "detection_accuracy"),
+        layout.with_interval(row, "overall_accuracy"),
+    ]
+
+
+def _left(row: pd.Series, kind: str) -> str:
+    left = layout.amount(row, f"{kind}_left")
+    before = layout.amount(row, f"{kind}_failures")
+    if row["protection"] == UNPROTECTED or not isinstance(left, Value):
+        return left
+    return Value(f"{left} / {before}", row.name, *left.columns, f"{kind}_failures")
+
+
+def _percent(row: pd.Series, name: str) -> str:
+    value = row.get(name, math.nan)
+    return formats.ABSENT if math.isnan(value) else Value(formats.percent(value), row.name, name)
+
+
+def _agreement(row: pd.Series, metric: str) -> str:
+    text = row.get(f"agreement_{metric}", formats.ABSENT)
+    return text if text == formats.ABSENT else Value(text, row.name, f"agreement_{metric}")
+
+
+def _limits(row: pd.Series, metric: str) -> str:
+    ends = f"{metric}_low", f"{metric}_high"
+    if math.isnan(row[ends[0]]):
+        return formats.ABSENT
+    return Value(formats.span(*(row[end] for end in ends)), row.name, *ends)
+
+
+def _images(row: pd.Series, metric: str) -> str:
+    own = formats.count(row[f"{metric}_n"])
+    if metric == "auroc":
+        both = f"{own} + {formats.count(row['auroc_m'])}"
+        return Value(both, row.name, "auroc_n", "auroc_m")
+    return own if own == formats.ABSENT else Value(own, row.name, f"{metric}_n")

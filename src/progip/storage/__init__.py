@@ -1,0 +1,1 @@
+"""Everything on disk: shards, the shard queue, manifests, heartbeats, crash logs, content cache."""

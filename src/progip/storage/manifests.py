@@ -1,0 +1,116 @@
+"""The manifest of a folder: by which schema it was written, and what its rows are rows of."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from progip import __version__, records
+from progip.errors import ProgipError
+from progip.storage import store
+from progip.storage.reading import way_out
+from progip.storage.source_code import source_file
+from progip.storage.store import MANIFEST, OtherConfiguration
+
+#: the part of an identity that names code instead of settings
+CODE = "code"
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a cell's or an execution's folder, None where there is none.
+
+    Raises:
+        OtherConfiguration: another schema version wrote it.
+        ProgipError: it is damaged.
+    """
+    manifest = store.read_json(folder / MANIFEST)
+    found = manifest.get("schema_version") if manifest is not None else records.SCHEMA_VERSION
+    if found != records.SCHEMA_VERSION:
+        raise OtherConfiguration(
+            f"{folder} holds results of schema version {found}, progip {__version__} reads and "
+            f"writes version {records.SCHEMA_VERSION}. {way_out(folder)}"
+        )
+    return manifest
+
+
+def write_manifest(folder: Path, content: dict[str, Any]) -> None:
+    """Write a folder's manifest, unless it holds results of another identity (then raise)."""
+    with store.locked(folder):
+        check_same_identity(folder, content["identity"])
+        store.write_json(folder / MANIFEST, content)
+
+
+def check_same_identity(folder: Path, wanted: dict[str, Any]) -> None:
+    """Refuse to write beside rows that another configuration or other code made.
+
+    Raises:
+        OtherConfiguration: naming every setting or module that differs, or the schema version.
+        ProgipError: there are rows, but nothing tells what they are rows of.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None and store.named_shards(folder):
+        manifest = read_manifest(folder)  # another process may just have begun here
+        if manifest is None:
+            raise ProgipError(
+                f"{folder} holds rows but no {MANIFEST}, so nothing tells what they are rows of. "
+                "Put it back, or choose another campaign name (name=...) or move the folder away"
+            )
+    if manifest is None:
+        return
+    differences = list(
+        _differences(_settings(manifest["identity"]), _settings(json.loads(json.dumps(wanted))))
+    )
+    if differences:
+        raise OtherConfiguration(
+            f"{folder} holds results of another configuration and is not touched: "
+            + "; ".join(differences)
+            + ". Choose another campaign name (name=...) or move the folder away"
+        )
+    if CODE in wanted and CODE not in manifest["identity"]:
+        raise OtherConfiguration(
+            f"{folder} was written by a version of progip that did not record the code of network "
+            "and method, so nothing tells whether further rows would be of the same. Report, "
+            f"status and replay read it. {way_out(folder)}"
+        )
+    edited = code_differences(manifest["identity"], wanted)
+    if edited:
+        raise OtherConfiguration(
+            f"{folder} holds rows of other code and is not touched: {'; '.join(edited)}. Choose "
+            "another campaign name (name=...) for what the code is now, or put back what made "
+            "these rows"
+        )
+
+
+def code_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs in the code of two identities, each module and class in a few words."""
+    was, now = old.get(CODE) or {}, new.get(CODE) or {}
+    if not was or not now:
+        return []
+    classes = now["classes"]
+    found = [
+        f"{kind} was {was['classes'].get(kind, '(absent)')}, is now {name}"
+        for kind, name in classes.items()
+        if was["classes"].get(kind) != name
+    ]
+    for name in sorted({*was["modules"], *now["modules"]}):
+        digests = was["modules"].get(name), now["modules"].get(name)
+        if digests[0] == digests[1]:
+            continue
+        own = [kind for kind, cls in classes.items() if cls.startswith(f"{name}.")]
+        where = ", ".join([*own[:1], str(source_file(name) or "no file")])
+        verb = "was edited" if all(digests) else "is no longer used" if digests[0] else "is new"
+        found.append(f"{name} ({where}) {verb}")
+    return found
+
+
+def _settings(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in identity.items() if name != CODE}
+
+
+def _differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted({*old, *new}):
+            pair = (old.get(name, "(absent)"), new.get(name, "(absent)"))
+            yield from _differences(*pair, f"{key}.{name}" if key else name)
+    elif old != new:
+        yield f"{key} was {old}, is now {new}"
