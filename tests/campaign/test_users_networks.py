@@ -1,5 +1,6 @@
 """Campaigns on networks that other people write, against hooks of our own in batches of one."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,17 @@ def test_without_faults_every_row_is_golden(tmp_path: Path, kind: str) -> None:
     for name in ("class", "score", "grad_max"):
         assert (rows[f"faulty_{name}"] == rows[f"golden_{name}"]).all()
     assert not rows[["class_changed", "verdict_changed", "detection_failure"]].any(axis=None)
+
+
+def test_what_is_not_hit_is_told_once_and_recorded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = ["pass=first_forward", "population=id"]
+    for protection in ("none", "progip"):
+        settings, _ = cell(tmp_path, users_model("SelfAttn"), *chosen, f"protection={protection}")
+    (line,) = [text for text in caplog.messages if "no fault hits" in text]
+    assert line.startswith("first_forward pass: no fault hits 'mha.out_proj' (")
+    assert line.endswith("it is never called as a module in this pass")
+    coverage = json.loads((settings.folder / "manifest.json").read_text())["coverage"]
+    assert [layer["layer"] for layer in coverage["not_hit"]] == ["mha.out_proj"]
+    assert 0 < coverage["macs_hit"] < coverage["macs"]

@@ -26,7 +26,7 @@ from progip.engine.incremental import NotTraceable, Traced
 from progip.engine.pipeline import Pipeline
 from progip.engine.ranges import RangeTable
 from progip.engine.reference import ReferenceExecutor
-from progip.engine.sites import Survey, hookable, kinds_of, survey
+from progip.engine.sites import LeftOut, Survey, hookable, kinds_of, survey
 from progip.errors import ProgipError
 from progip.fault_models.base import FaultModel, Site
 from progip.models.checking import check_repeatable
@@ -55,6 +55,7 @@ class Subject:
 
     def __init__(self, settings: SubjectSettings) -> None:
         self._settings = settings
+        self._told: set[tuple[str, LeftOut]] = set()
         self._clean_values: tuple[tuple, CleanValues] | None = None
         self.device = settings.torch_device()
         dataset = settings.dataset
@@ -177,9 +178,10 @@ class Subject:
                 "fault_model.layers=REGULAR_EXPRESSION"
             )
         for layer in left_out:
-            log.warning(
-                "no fault hits layer '%s' (%s): it %s", layer.layer, layer.kind, layer.reason
-            )
+            text = f"{fault_pass} pass: no fault hits '{layer.layer}' ({layer.kind}): it"
+            if (fault_pass, layer) not in self._told:  # once, not in every cell
+                log.warning("%s %s", text, layer.reason)
+                self._told.add((fault_pass, layer))
         return chosen
 
     def watched(self, protection: Protection) -> dict[str, int]:
