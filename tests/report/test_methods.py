@@ -117,11 +117,29 @@ def test_the_share_of_the_network(campaign: Path, write_cell: Write) -> None:
         "Not hit: attn.0 (Linear), attn.1 (Linear), attn.2 (Linear), attn.3 (Linear) and 2" in text
     )
     assert "layer 'attn.0' is never called." in text
-    assert "whole, first forward pass: the layers that faults can hit make 100.0 %" in text
+    assert "whole, first forward: the layers that faults can hit make 100.0 %" in text
     assert "old, " not in text
     printed = " ".join(write_report(campaign).split())
-    assert "swin, first forward pass: the layers that faults can hit make 31.4 %" in printed
-    assert "whole, first forward pass" not in printed  # the findings name what is left out
+    assert "swin, first forward: the layers that faults can hit make 31.4 %" in printed
+    assert "whole, first forward" not in printed  # the findings name what is left out
+
+
+def test_passes_that_say_the_same_are_told_together(campaign: Path, write_cell: Write) -> None:
+    whole = {"macs": 10, "macs_hit": 10, "not_hit": []}
+    head = {"layer": "fc", "kind": "Linear", "reason": "is not part of the backward pass"}
+    for method in ("odin", "mahalanobis"):
+        for fault_pass in ("first_forward", "backward"):
+            missed = [head] if (method, fault_pass) == ("mahalanobis", "backward") else []
+            write_cell(
+                runs(harmless="."), ood_method=method, fault_pass=fault_pass,
+                manifest={"coverage": {**whole, "not_hit": missed}},
+            )  # fmt: skip
+    text, _ = methods_of(campaign)
+    assert "digits_resnet, backward of odin, first forward: the layers" in text or (
+        "digits_resnet, first forward, backward of odin: the layers" in text
+    )
+    assert "digits_resnet, backward of mahalanobis: the layers that" in text
+    assert text.count("is not part of the backward pass") == 1
 
 
 @pytest.mark.parametrize(

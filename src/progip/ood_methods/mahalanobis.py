@@ -38,7 +38,7 @@ class Mahalanobis(InputPerturbation):
         "the training features [Mahalanobis]."
     )
     references: ClassVar[Mapping[str, str]] = {
-        "Mahalanobis": "Lee, Lee, Lee, Shin: A simple unified framework for detecting out-of- "
+        "Mahalanobis": "Lee, Lee, Lee, Shin: A simple unified framework for detecting out-of-"
         "distribution samples and adversarial attacks. NeurIPS 2018. "
         "https://arxiv.org/abs/1807.03888",
     }
