@@ -15,6 +15,7 @@ from stored_rows import rows_of
 from torch import Tensor, nn
 from users_model import CLASSES, UsersModel, users_model
 
+from progip.campaign import subject
 from progip.campaign.runner import run_cell
 from progip.campaign.subject import prepare
 from progip.cli import main
@@ -156,7 +157,7 @@ def test_by_keyword_as_by_position(
     chosen += [f"ood_method={method}", "fault_model.layers=.*"]
     _, by_keyword = campaign(tmp_path / "a", *chosen)
     monkeypatch.setitem(CLASSES, "Kwargs", Positional)
-    prepare.__globals__["_ready"].clear()
+    monkeypatch.setattr(subject, "_ready", {})  # else the first network stays ready
     _, by_position = campaign(tmp_path / "b", *chosen)
     pd.testing.assert_frame_equal(by_keyword, by_position, check_exact=True)
 

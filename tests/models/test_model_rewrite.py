@@ -59,7 +59,35 @@ def _reads_before_and_after(x: Tensor) -> Tensor:
     return before + x
 
 
-IN_PLACE = {f.__name__: f for f in (_ignores_the_result, _reads_before_and_after)}
+def _mean_with_a_last_true(x: Tensor) -> Tensor:
+    weight = x.mean([2, 3], True)  # keepdim: nothing is done in place
+    return F.relu(x * weight)
+
+
+def _pool_with_a_last_true(x: Tensor) -> Tensor:
+    pooled = F.max_pool2d(x, 2, 2, 0, 1, True)  # ceil_mode
+    return F.relu(x + pooled.mean())
+
+
+def _function_without_a_module(x: Tensor) -> Tensor:
+    return F.relu(x + x.mean() + x.mean([2, 3], keepdim=True, dtype=torch.float32))
+
+
+def _size_that_follows_the_input(x: Tensor) -> Tensor:
+    return F.relu(x) + F.avg_pool2d(x, x.shape[2])
+
+
+IN_PLACE = {
+    f.__name__: f
+    for f in (
+        _ignores_the_result,
+        _reads_before_and_after,
+        _mean_with_a_last_true,
+        _pool_with_a_last_true,
+        _function_without_a_module,
+        _size_that_follows_the_input,
+    )
+}
 
 
 @torch.no_grad()

@@ -32,16 +32,28 @@ class GlobalAvgPool(nn.Module):
 def _activation(cls: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """Makes the module from the function's arguments, which are the module's, but not in place."""
 
-    def make(*options: Any, inplace: bool = False, **named: Any) -> nn.Module:
+    def activation(*options: Any, inplace: bool = False, **named: Any) -> nn.Module:
         if options and isinstance(options[-1], bool):  # inplace, by position
             options = options[:-1]
         return cls(*options, **named)
 
-    return make
+    return activation
 
 
 def _flatten(start_dim: int = 0, end_dim: int = -1) -> nn.Module:
     return nn.Flatten(start_dim, end_dim)
+
+
+def _max_pool(
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> nn.Module:
+    """The function takes its last two options in another order than the module."""
+    return nn.MaxPool2d(kernel_size, stride, padding, dilation, return_indices, ceil_mode)
 
 
 #: function, or name of a tensor method -> the module that does the same, from its other arguments
@@ -64,12 +76,13 @@ _MODULES: dict[Callable[..., Any] | str, Callable[..., nn.Module]] = {
     F.softplus: nn.Softplus,
     F.gelu: nn.GELU,
     F.avg_pool2d: nn.AvgPool2d,
-    F.max_pool2d: nn.MaxPool2d,
+    F.max_pool2d: _max_pool,
     F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
     torch.flatten: _flatten,
     "flatten": _flatten,
     "mean": GlobalAvgPool,
 }
+_ACTIVATIONS = [make for make in _MODULES.values() if make.__name__ == "activation"]
 _CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _IN_PLACE = {operator.iadd: operator.add, operator.imul: operator.mul}
 
@@ -140,8 +153,9 @@ def _works_in_place(node: fx.Node) -> bool:
     if node.target not in _MODULES:
         return False
     name = node.target if isinstance(node.target, str) else node.target.__name__
-    given = node.kwargs.get("inplace", node.args[-1] if len(node.args) > 1 else False)
-    return name.endswith("_") or given is True
+    # by position it is the last argument of an activation; a pool's last may be ceil_mode
+    last = node.args[-1] if _MODULES[node.target] in _ACTIVATIONS else False
+    return name.endswith("_") or node.kwargs.get("inplace", last) is True
 
 
 def _use_result(graph: fx.Graph, node: fx.Node) -> None:
@@ -157,8 +171,11 @@ def _replace(result: fx.GraphModule, graph: fx.Graph, node: fx.Node) -> None:
     if node.op == "call_method" and node.target in ("view", "reshape"):
         module: nn.Module = Reshape()
         arguments = node.args
-    elif node.target in _MODULES and isinstance(node.args[0], fx.Node):
-        module = _MODULES[node.target](*node.args[1:], **node.kwargs)
+    elif node.target in _MODULES and node.all_input_nodes == [*node.args[:1]]:
+        try:
+            module = _MODULES[node.target](*node.args[1:], **node.kwargs)
+        except TypeError:  # x.mean() over everything, a dtype: the function stays
+            return
         arguments = node.args[:1]
     else:
         return
