@@ -37,14 +37,14 @@ def main() -> None:
     subject = prepare(cell_settings(composed(options.overrides, campaign=options.campaign)).subject)
     plain = guarded_subject(subject, NoProtection(name="none"))
     guarded = guarded_subject(subject, ProGIP(name="progip"))
-    images = subject.images["id"][: options.batch]
+    images = subject.tested.images["id"][: options.batch]
     random, clock = np.random.default_rng(0), time.thread_time
     pairs, begun = [], time.monotonic()
     while time.monotonic() - begun < options.seconds or len(pairs) < 50:
         common, spent = 0.0, {}
         for detector in random.permutation(np.array([plain, guarded], dtype=object)):
             start = clock()
-            detection = subject.method.detect(subject.network, images)
+            detection = subject.tested.method.detect(subject.tested.network, images)
             common += (clock() - start) / 2
             start = clock()
             detector.answer(detection)
@@ -52,7 +52,8 @@ def main() -> None:
         pairs.append((common + spent[plain], common + spent[guarded]))
     found, seconds = median_ratio(pairs[10:]), np.median(np.array(pairs), 0)
     print(
-        f"| {subject.identity['model']['name']} | {subject.method.name} | {options.batch} "
+        f"| {subject.tested.identity['model']['name']} | {subject.tested.method.name} "
+        f"| {options.batch} "
         f"| {1e3 * seconds[0]:.3g} | {100 * found.estimate:.2f} "
         f"| {100 * found.low:.2f}–{100 * found.high:.2f} "
         f"| {1e6 * float(np.median(np.diff(np.array(pairs), axis=1))):.0f} | {found.n} "

@@ -40,18 +40,18 @@ def timed(owner: Any, name: str, part: str) -> None:
 
 def main() -> None:
     """Run the command; the result is written whatever becomes of it."""
-    from progip.campaign import cell_rows, execution, runner, subject
+    from progip.campaign import cell, execution, runner, subject
     from progip.campaign.planning import Planner
 
     spent["start of Python, imports"] = time.process_time()
-    timed(runner, "prepare", "data, network")
+    timed(cell, "prepare", "data, network")
     timed(subject, "golden_work", "golden work")
     timed(subject, "Traced", "tracing")
     timed(execution.IncrementalExecutor, "run", "runs")
     timed(execution.Execution, "_check", "self-check")
     timed(execution, "observed_table", "columns")
     timed(Planner, "plan", "planning")
-    timed(cell_rows, "judge", "judging")
+    timed(cell, "judge", "judging")
     timed(runner.store, "write_shard", "writing")
     result = Path(sys.argv[1])
     sys.argv = [str(ROOT / "run.py"), "--config-path", str(ROOT / "conf"), *sys.argv[2:]]

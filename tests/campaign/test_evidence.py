@@ -168,12 +168,12 @@ def test_a_deployed_network_without_a_detector(form: str) -> None:
     settings = cell_settings(cfg)
     subject = prepare(settings.subject)
     with guarded_subject(subject, settings.protection, form) as detector:
-        broken = subject.images["id"][:4].clone()
+        broken = subject.tested.images["id"][:4].clone()
         broken[2] *= 50
         answer = detector(broken)
     assert answer.alarm.tolist() == [False, False, True, False]
     assert answer.stage.tolist() == ["", "", "first_forward", ""]
-    assert (answer.label == subject.network(broken).argmax(1).numpy()).all()
+    assert (answer.label == subject.tested.network(broken).argmax(1).numpy()).all()
     assert answer.in_distribution.all()
     assert np.isfinite(answer.score).all()
 

@@ -48,7 +48,7 @@ class Oracle:
     """One run by one forward hook, in a batch of one image."""
 
     def __init__(self, subject: Subject, population: str) -> None:
-        self.network, self.images = subject.network, subject.images[population]
+        self.network, self.images = subject.tested.network, subject.tested.images[population]
 
     @torch.no_grad()
     def run(self, row: Any) -> tuple[float, int]:

@@ -47,8 +47,8 @@ def reference_executor(
         subject.pipeline,
         sites,
         settings.fault_pass,
-        subject.images[settings.population],
-        subject.batch_size,
+        subject.tested.images[settings.population],
+        subject.tested.batch_size,
         draw if model.many else None,
     )
 
@@ -63,7 +63,7 @@ class Execution:
     """
 
     def __init__(self, settings: CellSettings, subject: Subject, sites: list[Site]) -> None:
-        self._golden = subject.evaluation(settings.population)
+        self._golden = subject.golden.evaluation(settings.population)
         self._schema = records.execution_schema(*settings.more_columns)
         self._reference = reference_executor(settings, subject, sites)
         self._executor: Executor = self._reference
@@ -79,7 +79,7 @@ class Execution:
                     traced,
                     sites,
                     settings.fault_pass,
-                    subject.images[settings.population],
+                    subject.tested.images[settings.population],
                     settings.subject.golden_memory,
                 )
             except NotTraceable as reason:
@@ -87,7 +87,8 @@ class Execution:
 
     def _expect_golden(self, settings: CellSettings, subject: Subject) -> None:
         """Executed without faults among other images, an image must give its golden results."""
-        samples = np.random.default_rng(0).permutation(len(self._golden))[: subject.batch_size]
+        order = np.random.default_rng(0).permutation(len(self._golden))
+        samples = order[: subject.tested.batch_size]
         observation = self._reference.fault_free(samples)
         found = observed_columns(observation, subject.pipeline.ranges.sites, len(samples))
         for name in ("class", "score", "grad_max", "range_excess_first", "range_excess_second"):

@@ -55,6 +55,10 @@ class Golden:
     ranges: RangeTable
     tables: dict[tuple[str, Split], pa.Table]
 
+    def evaluation(self, population: str) -> pa.Table:
+        """``records.GOLDEN`` of the evaluation images."""
+        return self.tables[population, "evaluation"]
+
 
 def golden_work(
     network: nn.Module,

@@ -12,19 +12,19 @@ def execution_identity(settings: CellSettings, subject: Subject) -> dict[str, An
     """What executed runs depend on, for their folder."""
     components = {
         "model": settings.subject.model,
-        "ood_method": subject.method,
+        "ood_method": subject.tested.method,
         "correction": settings.subject.correction,
         "fault_model": settings.fault_model,
         "sampling": settings.sampling,
     }
     return {
-        **subject.identity,
+        **subject.tested.identity,
         "population": settings.population,
         "fault_model": identity(settings.fault_model),
         "fault_pass": settings.fault_pass,
         "seed": settings.seed,
         "sampling": identity(settings.sampling),
-        CODE: code_identity(components, subject.layers),
+        CODE: code_identity(components, subject.tested.layers),
     }
 
 

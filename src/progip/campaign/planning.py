@@ -30,8 +30,8 @@ class Planner:
     ) -> None:
         self._settings = settings
         self._folder = folder
-        self._threshold = subject.ood_threshold
-        golden = subject.evaluation(settings.population)
+        self._threshold = subject.thresholds.ood
+        golden = subject.golden.evaluation(settings.population)
         clean = {f"golden_{name}": golden[name] for name in ("score", "class")}
         clean |= {f"faulty_{name}": golden[name] for name in ("score", "class")}
         correct = outcomes(

@@ -116,7 +116,7 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     subject = prepare(settings.subject)
-    check_same_identity(settings.folder, {**manifest["identity"], **subject.identity})
+    check_same_identity(settings.folder, {**manifest["identity"], **subject.tested.identity})
     edited = code_differences(manifest["identity"], cell_identity(settings, subject))
     if edited:
         log.warning("the row was made by other code than replays it: %s", "; ".join(edited))
@@ -125,7 +125,7 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
     plan = stored.select(records.PLAN.names)
     observed = observed_table(
         plan,
-        subject.evaluation(settings.population),
+        subject.golden.evaluation(settings.population),
         executor.run(plan),
         records.execution_schema(*settings.more_columns),
     )

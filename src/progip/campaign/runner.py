@@ -10,19 +10,12 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from progip import records
-from progip.campaign.cell_rows import CellRows
+from progip.campaign.cell import Cell
 from progip.campaign.execution import Execution, Pace
-from progip.campaign.golden import clean_rows
-from progip.campaign.identities import cell_identity, execution_identity
-from progip.campaign.planning import Planner
 from progip.campaign.settings import CellSettings
 from progip.campaign.sizing import known_seconds_per_run, remember_speed
-from progip.campaign.subject import Subject, prepare
-from progip.campaign.watching import Watch
 from progip.storage import store
 from progip.storage.claims import SharedWork
-from progip.storage.manifests import check_same_identity, write_manifest
 from progip.storage.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -50,80 +43,29 @@ def run_cell(
     """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    folder = settings.folder
-    execution_folder = settings.execution_folder
-    execution_folder.mkdir(parents=True, exist_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with Progress(folder, settings.label, settings.runs) as progress:
-        _run(settings, config, accepted, execution_folder, progress)
-    return folder
+    for folder in (settings.execution_folder, settings.folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with Progress(settings.folder, settings.label, settings.runs) as progress:
+        cell = Cell(settings, config)
+        cell.open(accepted)
+        done = 0
+        for runs in cell.stages:
+            work = cell.stage(runs)
+            if not work.complete:
+                _execute(cell, work, progress)
+            cell.judge_all(work)
+            done = work.runs_done
+            if cell.enough(runs):
+                break
+        cell.close()
+    log.info("%s: %d runs in %s", settings.names["cell"], done, settings.folder)
+    return settings.folder
 
 
-def _run(
-    settings: CellSettings,
-    config: dict[str, Any],
-    accepted: Callable[[], None],
-    execution_folder: Path,
-    progress: Progress,
-) -> None:
-    folder = settings.folder
-    subject = prepare(settings.subject)
-    of_execution = execution_identity(settings, subject)
-    of_cell = cell_identity(settings, subject)
-    check_same_identity(folder, of_cell)
-    check_same_identity(execution_folder, of_execution)
-    accepted()
-    settings.fault_model.select(subject.modules)
-    if not (execution_folder / store.CLEAN).exists():
-        store.write_table(execution_folder / store.CLEAN, clean_rows(subject.golden))
-    subject.watched(settings.protection)  # refuses what would check nothing
-    sites = subject.chosen(settings.fault_model, settings.fault_pass)
-    planner = Planner(settings, subject, sites, execution_folder)
-    faults = planner.population.size
-    size = settings.sizing.size(settings.runs, faults)
-    seconds = known_seconds_per_run(settings.execution_key)
-    log.info("%s: %s", settings.execution_key, settings.sizing.announcement(size, faults, seconds))
-    watch = Watch(settings, folder, size)
-    schema = records.execution_schema(*settings.more_columns)
-    pilot = settings.sampling.pilot_runs  # what comes after it is planned from its rows
-    for runs in sorted({min(pilot, size), *watch.looks} - {0}):
-        work = SharedWork(execution_folder, schema, runs, settings.shard_size)
-        rows = CellRows(settings, subject, planner, folder, of_cell, work)
-        planned = max([size, *(shard.stop for shard in work.done)])
-        if not work.complete:
-            rows.write_manifest(config, planned)
-            write_manifest(
-                execution_folder,
-                {
-                    "kind": "execution",
-                    "schema_version": records.SCHEMA_VERSION,
-                    "identity": of_execution,
-                },
-            )
-            _execute(settings, subject, planner, work, rows, progress)
-        elif not rows.complete:
-            rows.write_manifest(config, planned)
-        rows.judge_all(work.done)
-        if runs in watch.looks and watch.enough(runs):
-            size = runs
-            break
-    last = max([size, *(stop for _, stop in rows.judged)])
-    if rows.planned != last:  # another process planned fewer, or a rule stopped the cell early
-        rows.write_manifest(config, last)
-    watch.record()
-    log.info("%s: %d runs in %s", settings.names["cell"], work.runs_done, folder)
-
-
-def _execute(
-    settings: CellSettings,
-    subject: Subject,
-    planner: Planner,
-    work: SharedWork,
-    rows: CellRows,
-    progress: Progress,
-) -> None:
+def _execute(cell: Cell, work: SharedWork, progress: Progress) -> None:
     """Execute the runs that no shard holds yet, and judge each shard as it comes."""
-    execution = Execution(settings, subject, planner.population.sites)
+    settings, planner = cell.settings, cell.planner
+    execution = Execution(settings, cell.subject, planner.population.sites)
     pace = Pace(settings.shard_size, known_seconds_per_run(settings.execution_key))
     begun, executed = time.monotonic(), 0
     progress.begin(work.runs_done)
@@ -136,7 +78,7 @@ def _execute(
             for start, stop in block:
                 part = table.slice(written, stop - start)
                 work.done.append(store.write_shard(work.folder, start, stop, part))
-                progress.add(rows.judge(start, stop, part), work.runs_done)
+                progress.add(cell.judge(start, stop, part), work.runs_done)
                 written += stop - start
             executed += written
     seconds = time.monotonic() - begun

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from progip import records
 from progip.campaign.judge import golden_evidence
-from progip.campaign.subject import TRUE_POSITIVE_RATE, Subject
+from progip.campaign.subject import Subject
+from progip.campaign.thresholds import TRUE_POSITIVE_RATE
 from progip.deploy.detector import GuardedDetector, check_images
 from progip.engine.observe import golden_table
 from progip.engine.pipeline import Pipeline
@@ -94,15 +95,14 @@ def guarded_subject(
     subject: Subject, protection: Protection, range_checks: str = "fused"
 ) -> GuardedDetector:
     """The detector of a campaign, with the thresholds that judged the campaign's rows."""
-    method = subject.method
+    method = subject.tested.method
     check_evidence(protection.name, protection.watches, method.name, method.evidence)
-    vanishes = method.gradient_vanishes
     return GuardedDetector(
-        subject.network,
-        subject.method,
+        subject.tested.network,
+        subject.tested.method,
         protection,
-        thresholds=protection.calibrate(subject.clean, gradient_vanishes=vanishes),
-        ood_threshold=subject.ood_threshold,
+        thresholds=subject.thresholds.of(protection),
+        ood_threshold=subject.thresholds.ood,
         ranges=subject.golden.ranges,
         range_checks=range_checks,
     )

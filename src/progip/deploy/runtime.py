@@ -91,7 +91,7 @@ def measure_runtime(
             repetitions=effort.repetitions,
             every={name: RANGE_CHECK_EVERY if key[1] else 1 for name, key in names.items()},
         )
-        hardware = provenance.hardware(subject.device)
+        hardware = provenance.hardware(subject.tested.device)
     return {
         "kind": "runtime",
         "schema_version": SCHEMA_VERSION,
@@ -100,11 +100,11 @@ def measure_runtime(
         "ood_dataset": settings.ood_dataset.name,
         "ood_method": settings.ood_method.name,
         "batch": batch,
-        "device": subject.device.type,
+        "device": subject.tested.device.type,
         "threads": effort.threads,
         "pinned": effort.pin and hasattr(os, "sched_setaffinity"),
         "channels_last": settings.channels_last,
-        "weights_sha256": subject.identity["weights_sha256"],
+        "weights_sha256": subject.tested.identity["weights_sha256"],
         "hardware": hardware,
         "versions": provenance.versions(),
         "commit": provenance.commit(),
@@ -142,8 +142,8 @@ def _batches(subject: Subject, size: int, memory_format: torch.memory_format) ->
     """
     parts = []
     for number in range(MOST_BATCHES):
-        turn, which = divmod(number, len(subject.method.populations))
-        images = subject.images[subject.method.populations[which]]
+        turn, which = divmod(number, len(subject.tested.method.populations))
+        images = subject.tested.images[subject.tested.method.populations[which]]
         rows = torch.arange(turn * size, (turn + 1) * size) % len(images)
         chosen = images[rows.to(images.device)]
         parts.append(chosen.contiguous(memory_format=memory_format))

@@ -5,7 +5,6 @@ it would have stopped.
 """
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from progip.analysis.precision import cell_paths, rate_of
@@ -18,17 +17,17 @@ from progip.storage.manifests import write_manifest
 log = logging.getLogger(__name__)
 
 
-class Watch:
+class StoppingMonitor:
     """The looks at one cell so far.
 
     Attributes:
         last: the latest look; None where nothing is watched.
     """
 
-    def __init__(self, settings: CellSettings, folder: Path, runs: int) -> None:
+    def __init__(self, settings: CellSettings, runs: int) -> None:
         self._rule = settings.stopping
         self._name = settings.names["cell"]
-        self._folder = folder
+        self._folder = settings.folder
         self._estimates: list[tuple[int, Estimate]] = []
         self.looks = self._rule.looks(runs)
         self.last: Look | None = None

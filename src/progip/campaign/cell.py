@@ -1,0 +1,184 @@
+"""One cell at work: it owns its folders, manifest and shards, its plan, and when it stops."""
+
+import logging
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from progip import records
+from progip.campaign.golden import clean_rows
+from progip.campaign.identities import cell_identity, execution_identity
+from progip.campaign.judge import judge
+from progip.campaign.manifest import cell_manifest, execution_manifest
+from progip.campaign.planning import Planner
+from progip.campaign.settings import CellSettings
+from progip.campaign.sizing import known_seconds_per_run
+from progip.campaign.stopping_monitor import StoppingMonitor
+from progip.campaign.subject import prepare
+from progip.storage import mending, store
+from progip.storage.claims import SharedWork
+from progip.storage.manifests import check_same_identity, write_manifest
+from progip.storage.progress import remove_dead
+
+log = logging.getLogger(__name__)
+
+
+class Cell:
+    """The rows of one cell on disk, and the executed runs that they are judged from.
+
+    Call ``open`` once, then ``stage`` for each number of runs in ``stages``, then ``close``.
+
+    Args:
+        config: the resolved configuration, for the manifest.
+
+    Attributes:
+        subject: what the cell attacks.
+        planned: runs of the cell; fewer than at first where a rule stopped it.
+        judged: (start, stop) of the shards of rows.
+    """
+
+    def __init__(self, settings: CellSettings, config: dict[str, Any]) -> None:
+        self.settings, self.config = settings, config
+        self.folder, self.execution_folder = settings.folder, settings.execution_folder
+        self.subject = prepare(settings.subject)
+        self.planned = settings.runs
+        self.judged: set[tuple[int, int]] = set()
+        self._monitor = StoppingMonitor(settings, settings.runs)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the cell's rows depend on."""
+        return cell_identity(self.settings, self.subject)
+
+    @cached_property
+    def execution_identity(self) -> dict[str, Any]:
+        """What the executed runs depend on."""
+        return execution_identity(self.settings, self.subject)
+
+    @cached_property
+    def planner(self) -> Planner:
+        """Draws the cell's faults."""
+        sites = self.subject.chosen(self.settings.fault_model, self.settings.fault_pass)
+        return Planner(self.settings, self.subject, sites, self.execution_folder)
+
+    @cached_property
+    def thresholds(self) -> dict[str, float]:
+        """Of the protection, from clean calibration images."""
+        return self.subject.thresholds.of(self.settings.protection)
+
+    def open(self, accepted: Callable[[], None]) -> None:
+        """Refuse folders of another configuration, do golden work, and find the cell's size.
+
+        Args:
+            accepted: called once it is clear that the folders hold no other configuration.
+
+        Raises:
+            ProgipError: for every mistake of the user; nothing written before is touched.
+        """
+        settings = self.settings
+        check_same_identity(self.folder, self.identity)
+        check_same_identity(self.execution_folder, self.execution_identity)
+        accepted()
+        settings.fault_model.select(self.subject.tested.modules)
+        clean = self.execution_folder / store.CLEAN
+        if not clean.exists():
+            rows = clean_rows(self.subject.golden)
+            with store.locked(clean.parent):  # else a process that tidies up may remove the draft
+                store.write_table(clean, rows)
+        self.subject.watched(settings.protection)  # refuses what would check nothing
+        faults = self.planner.population.size
+        self.planned = settings.sizing.size(settings.runs, faults)
+        seconds = known_seconds_per_run(settings.execution_key)
+        announcement = settings.sizing.announcement(self.planned, faults, seconds)
+        log.info("%s: %s", settings.execution_key, announcement)
+        self._monitor = StoppingMonitor(settings, self.planned)
+
+    @property
+    def stages(self) -> list[int]:
+        """Numbers of runs to reach one after the other: the plan's pilot, each look, the end.
+
+        What comes after a pilot is planned from its rows.
+        """
+        pilot = self.settings.sampling.pilot_runs
+        return sorted({min(pilot, self.planned), *self._monitor.looks} - {0})
+
+    def stage(self, runs: int) -> SharedWork:
+        """What is missing of runs 0..runs-1; rows that have no executed shard are set aside.
+
+        Raises:
+            OtherConfiguration: a whole shard has other columns.
+        """
+        more = self.settings.more_columns
+        schema = records.execution_schema(*more)
+        work = SharedWork(self.execution_folder, schema, runs, self.settings.shard_size)
+        with store.locked(self.execution_folder), store.locked(self.folder):
+            mending.remove_leftovers(self.folder, work.held())
+            remove_dead(self.folder)
+            rows = mending.mended_shards(self.folder, records.result_schema(*more))
+            # looked up after the rows: another process adds an execution first, its rows second
+            found = store.named_shards(self.execution_folder)
+            executed = {(shard.start, shard.stop) for shard in found}
+            for shard in rows:
+                if (shard.start, shard.stop) not in executed:
+                    mending.set_aside(shard.path, "its execution is not there")
+        self.judged = {(shard.start, shard.stop) for shard in rows} & executed
+        planned = max([self.planned, *(shard.stop for shard in work.done)])
+        wanted = {shard for shard in executed if self._wanted(shard[0], runs)}
+        if not work.complete:
+            self.write_manifest(planned)
+            write_manifest(self.execution_folder, execution_manifest(self.execution_identity))
+        elif not self.judged >= wanted:
+            self.write_manifest(planned)
+        return work
+
+    def judge(self, start: int, stop: int, observed: pa.Table) -> pa.Table:
+        """Write and return the rows of one executed shard."""
+        settings, ood = self.settings, self.subject.thresholds.ood
+        rows = judge(observed, settings.names, settings.protection, self.thresholds, ood)
+        store.write_shard(self.folder, start, stop, rows)
+        self.judged.add((start, stop))
+        return rows
+
+    def judge_all(self, work: SharedWork) -> None:
+        """Judge every executed shard that has no rows yet."""
+        with store.locked(self.folder):
+            self.judged |= {(s.start, s.stop) for s in store.named_shards(self.folder)}
+            for shard in work.done:
+                missing = (shard.start, shard.stop) not in self.judged
+                if missing and self._wanted(shard.start, work.runs):
+                    self.judge(shard.start, shard.stop, pq.read_table(shard.path))
+
+    def enough(self, runs: int) -> bool:
+        """Whether the stopping rule, looking at runs 0..runs-1, ends the cell here."""
+        if runs not in self._monitor.looks or not self._monitor.enough(runs):
+            return False
+        self.planned = runs
+        return True
+
+    def close(self) -> None:
+        """Record in the manifest how many runs there are to be, and the last look."""
+        last = max([self.planned, *(stop for _, stop in self.judged)])
+        held = store.read_json(self.folder / store.MANIFEST) or {"runs": 0}
+        if int(held["runs"]) != last:  # another process planned fewer, or a rule stopped the cell
+            self.write_manifest(last)
+        self._monitor.record()
+
+    def write_manifest(self, planned: int) -> None:
+        """Write ``manifest.json``: what the rows are, and what they are made with."""
+        content = cell_manifest(
+            self.settings,
+            self.subject,
+            self.planner,
+            identity=self.identity,
+            thresholds=self.thresholds,
+            config=self.config,
+            planned=planned,
+        )
+        write_manifest(self.folder, content)
+
+    def _wanted(self, start: int, runs: int) -> bool:
+        """Whether a shard belongs to this cell: with a stopping rule, none beyond the look."""
+        return self.settings.stopping.quantity is None or start < runs

@@ -1,0 +1,93 @@
+"""What a cell's ``manifest.json`` says: what its rows are, and what they were made with."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from progip import records
+from progip.campaign.judge import golden_evidence
+from progip.campaign.planning import Planner
+from progip.campaign.settings import CellSettings
+from progip.campaign.subject import Subject
+from progip.described import Described, account
+from progip.storage import provenance, store
+
+
+def cell_manifest(
+    settings: CellSettings,
+    subject: Subject,
+    planner: Planner,
+    *,
+    identity: dict[str, Any],
+    thresholds: dict[str, float],
+    config: dict[str, Any],
+    planned: int,
+) -> dict[str, Any]:
+    """The manifest of a cell's folder.
+
+    Args:
+        identity: what its rows depend on.
+        thresholds: of the protection.
+        config: the resolved configuration.
+        planned: runs of the cell.
+    """
+    evaluation = golden_evidence(subject.golden.evaluation(settings.population))
+    clean = settings.protection.judge(evaluation, thresholds)
+    layers = planner.population.sites
+    made = {
+        "versions": provenance.versions(),
+        "commit": provenance.commit(),
+        "hardware": provenance.hardware(subject.tested.device),
+    }
+    return {
+        "kind": "cell",
+        "schema_version": records.SCHEMA_VERSION,
+        "cell": settings.names,
+        "runs": planned,
+        "seed": settings.seed,
+        "identity": identity,
+        "config_hash": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
+        "config": config,
+        "sampling": planner.describe(),
+        "thresholds": {"ood": subject.thresholds.ood, **thresholds},
+        "clean": {"images": len(clean.alarm), "alarms": int(clean.alarm.sum())},
+        "base_metrics": subject.thresholds.base_metrics,
+        "weights_sha256": identity["weights_sha256"],
+        "data": identity["data"],
+        **made,
+        "made_by": _contributors(settings.folder, made),
+        "methods": account(_parts(settings)),
+        "watched": subject.watched(settings.protection),
+        "coverage": subject.survey.coverage(settings.fault_pass, layers),
+        "layers": [
+            {"layer": s.layer, "call": s.call, "type": s.kind, "neurons": s.neurons, "macs": s.macs}
+            for s in layers
+        ],
+    }
+
+
+def execution_manifest(identity: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of the folder of executed runs, which depend on ``identity``."""
+    return {
+        "kind": "execution",
+        "schema_version": records.SCHEMA_VERSION,
+        "identity": identity,
+    }
+
+
+def _parts(settings: CellSettings) -> dict[str, Described]:
+    """The components that say what they do."""
+    return {
+        "fault_model": settings.fault_model,
+        "ood_method": settings.subject.ood_method,
+        "protection": settings.protection,
+        "sampling": settings.sampling,
+        "stopping": settings.stopping,
+    }
+
+
+def _contributors(folder: Path, made: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every state of code and machine that added rows; a resumed cell may have several."""
+    before = (store.read_json(folder / store.MANIFEST) or {}).get("made_by", [])
+    return before if made in before else [*before, made]

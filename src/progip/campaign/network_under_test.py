@@ -1,0 +1,139 @@
+"""The network under test: loaded, placed on its device with its data, and corrected or not."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from progip.campaign.batch_size import fitting_batch
+from progip.campaign.correction import corrected_network
+from progip.campaign.golden import TABLES, CleanData
+from progip.campaign.settings import SubjectSettings, identity
+from progip.datasets.base import Images
+from progip.datasets.pairing import population_split
+from progip.engine.corrected import CorrectedPipeline
+from progip.engine.pipeline import Pipeline
+from progip.engine.ranges import RangeTable
+from progip.engine.sites import Site, hookable, kinds_of
+from progip.models.checking import check_repeatable
+from progip.models.loading import load_network, weights_fingerprint
+from progip.ood_methods.base import OODMethod
+from progip.storage.content_cache import code_digest
+
+
+class NetworkUnderTest:
+    """A network with the images it is tested on; nothing of it depends on golden results.
+
+    Attributes:
+        settings: what it was made from.
+        device: that it is on.
+        method: the OOD method around it.
+        plain: the model itself, in evaluation mode with frozen parameters.
+        data: (normalised images on the device, labels) by population and split.
+        images: the evaluation images by population.
+        batch_size: rows of every batch.
+        identity: what results depend on, for manifests.
+
+    Raises:
+        ProgipError: data or weights are not there or do not fit, or the network is not repeatable.
+    """
+
+    def __init__(self, settings: SubjectSettings) -> None:
+        self.settings = settings
+        self.device = settings.torch_device()
+        self.method: OODMethod = settings.ood_method
+        dataset = settings.dataset
+        splits = {
+            name: population_split(*name, dataset, settings.ood_dataset)
+            for name in TABLES
+            if name[0] in self.method.populations
+        }
+        self.data: CleanData = {
+            name: (self._placed(images), images.labels) for name, images in splits.items()
+        }
+        self._train = dataset.split("train")
+        self.plain = load_network(
+            settings.model,
+            self.device,
+            image_shape=splits["id", "evaluation"].pixels.shape[1:],
+            channels_last=settings.channels_last,
+        )
+        self.images = {p: self.data[p, "evaluation"][0] for p in self.method.populations}
+        self.batch_size = fitting_batch(
+            self.plain, self.images["id"][:2], settings.batch_size, settings.golden_memory
+        )
+        owner = f"model '{settings.model.name}'"
+        check_repeatable(self.plain, owner, self.images["id"][: self.batch_size])
+        self.identity: dict[str, Any] = {
+            "model": identity(settings.model),
+            "dataset": identity(dataset),
+            "ood_dataset": identity(settings.ood_dataset),
+            "ood_method": identity(self.method),
+            "weights_sha256": weights_fingerprint(self.plain),
+            "data": {
+                "train": self._train.fingerprint(),
+                **{f"{p}_{s}": images.fingerprint() for (p, s), images in splits.items()},
+            },
+        }
+        if settings.correction is not None:
+            self.identity["correction"] = identity(settings.correction)
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """What is executed: the model, with the corrections of a correcting protection in it."""
+        correction = self.settings.correction
+        if correction is None:
+            return self.plain
+        names = ("model", "dataset", "weights_sha256", "correction")
+        content = {name: self.identity[name] for name in names}
+        return corrected_network(
+            self.plain,
+            correction,
+            lambda: (images for images, _ in self.training_batches()),
+            self.images["id"][:1],
+            {**content, "train": self.identity["data"]["train"], "code": self.code},
+        )
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """Every module of the model, without what a protection puts into it."""
+        return list(self.plain.modules())
+
+    @property
+    def modules(self) -> list[Site]:
+        """Every module that may be hit as a site of unknown size: known before golden work."""
+        return [
+            Site(name, 0, kinds_of(module)[0], (), 0, 0, kinds_of(module))
+            for name, module in hookable(self.plain)
+        ]
+
+    @cached_property
+    def code(self) -> str:
+        """Digest of the code that golden results depend on."""
+        settings = self.settings
+        parts = (settings.model, settings.dataset, settings.ood_dataset, self.method)
+        return code_digest([*parts, settings.correction], self.layers)
+
+    def pipeline(self, network: nn.Module, method: OODMethod, ranges: RangeTable) -> Pipeline:
+        """The detector to execute, with its range checks."""
+        if self.settings.correction is None:
+            return Pipeline(network, method, ranges)
+        return CorrectedPipeline(network, method, ranges, self.plain)
+
+    def training_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(images, labels) of the ID training data, images normalised, on the device."""
+        size = self.settings.batch_size
+        for start in range(0, len(self._train), size):
+            part = self._train.take(np.arange(start, min(start + size, len(self._train))))
+            yield self._placed(part), torch.from_numpy(part.labels)
+
+    def _placed(self, images: Images) -> Tensor:
+        """Normalised images on the device, in the memory format of the network."""
+        dataset = self.settings.dataset
+        tensor = images.tensor(dataset.mean, dataset.std).to(self.device)
+        if self.settings.channels_last:
+            tensor = tensor.contiguous(memory_format=torch.channels_last)
+        return tensor

@@ -1,0 +1,83 @@
+"""What is set from golden results: the threshold of the ID/OOD verdict, and how good it is."""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from progip import records
+from progip.campaign.golden import Golden
+from progip.campaign.judge import golden_evidence
+from progip.campaign.settings import SubjectSettings
+from progip.datasets.base import Split
+from progip.errors import ProgipError
+from progip.protections.base import Evidence, Protection
+from progip.statistics.roc import auroc, fpr_at_tpr, threshold_at_tpr
+
+TRUE_POSITIVE_RATE = 0.95
+
+
+class Thresholds:
+    """Thresholds of a detector and of its protections, from clean calibration images alone.
+
+    Args:
+        golden: results of the detector.
+    """
+
+    def __init__(self, settings: SubjectSettings, golden: Golden) -> None:
+        self._settings = settings
+        self._method = settings.ood_method
+        self._golden = golden
+
+    @cached_property
+    def clean(self) -> Evidence:
+        """Evidence of the calibration images of both populations."""
+        tables = [self._golden.tables[p, "calibration"] for p in self._method.populations]
+        return golden_evidence(pa.concat_tables(tables))
+
+    def of(self, protection: Protection) -> dict[str, float]:
+        """What a protection calibrates."""
+        vanishes = self._method.gradient_vanishes
+        return dict(protection.calibrate(self.clean, gradient_vanishes=vanishes))
+
+    @cached_property
+    def ood(self) -> float:
+        """95 % of the ID calibration images score above it; 0 where a method has no verdicts.
+
+        Raises:
+            ProgipError: a clean score is not finite.
+        """
+        if not self._method.verdicts:
+            return 0.0
+        scores = self._scores("id", "calibration")
+        if not np.isfinite(scores).all():
+            raise ProgipError(
+                f"ood_method '{self._method.name}': clean scores of "
+                f"'{self._settings.dataset.name}' are not finite; the weights, the normalisation "
+                "or the method's options do not fit"
+            )
+        return threshold_at_tpr(scores, TRUE_POSITIVE_RATE)
+
+    @cached_property
+    def base_metrics(self) -> dict[str, Any]:
+        """Of the detector without faults, over the evaluation images."""
+        table = self._golden.evaluation("id")
+        correct = int((table["class"].to_numpy() == table["label"].to_numpy()).sum())
+        accuracy = {"id_accuracy": {"correct": correct, "images": len(table)}}
+        if not self._method.verdicts:
+            return accuracy
+        id_scores, ood_scores = (self._scores(p, "evaluation") for p in records.POPULATIONS)
+        return {
+            **accuracy,
+            "auroc": auroc(id_scores, ood_scores),
+            "fpr95": fpr_at_tpr(id_scores, ood_scores, TRUE_POSITIVE_RATE),
+            "id_images": len(id_scores),
+            "ood_images": len(ood_scores),
+            "id_true_positives": int((id_scores > self.ood).sum()),
+            "ood_false_positives": int((ood_scores > self.ood).sum()),
+        }
+
+    def _scores(self, population: str, split: Split) -> np.ndarray:
+        scores: np.ndarray = self._golden.tables[population, split]["score"].to_numpy()
+        return scores
