@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from progip.campaign.runner import run_cell
 from progip.config import cell_folder, cell_settings, entry, register, resolved
-from progip.config_checks import check_overrides
+from progip.config.checks import check_overrides
 from progip.errors import ProgipError
 from progip.launching.launched import keep_command
 from progip.launching.placing import placed

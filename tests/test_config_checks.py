@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from progip.config import cell_settings, composed
-from progip.config_checks import check_overrides
+from progip.config.checks import check_overrides
 from progip.errors import ProgipError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,13 +14,22 @@ from progip.config import build, composed
 from progip.contracts import (
     BrokenContract,
     check_fault_model,
+    check_number_format,
     check_ood_method,
+    check_outcome,
+    check_probe,
     check_protection,
 )
 from progip.fault_models.base import FaultModel, Hits, Site
 from progip.fault_models.single_bit_flip import SingleBitFlip
+from progip.number_formats.base import NumberFormat
 from progip.ood_methods.base import Detection, EnterPass, OODMethod, no_pass
 from progip.ood_methods.odin import ODIN
+from progip.outcomes.base import Context, Outcome, Runs
+from progip.outcomes.misclassification import Misclassification
+from progip.outcomes.ood_verdict import OODVerdict
+from progip.probes import Observation, Probe, optional_probes
+from progip.probes.largest_logit import LargestLogit
 from progip.protections.base import Evidence, Judgement, Limit, Protection, first_alarm
 from progip.protections.correcting import Correcting
 
@@ -60,6 +69,77 @@ def test_fault_models(name: str) -> None:
     if model.many:
         model.rate = 0.01
     check_fault_model(model)
+
+
+@pytest.mark.parametrize("name", members("outcome"))
+def test_outcomes(name: str) -> None:
+    check_outcome(member("outcome", name, Outcome))
+
+
+@pytest.mark.parametrize("name", ["all", "correct", "misclassified"])
+def test_outcomes_with_options(name: str) -> None:
+    check_outcome(Misclassification(name="m", among=name, confidence=True))
+
+
+@pytest.mark.parametrize("name", members("number_format"))
+def test_number_formats(name: str) -> None:
+    check_number_format(member("number_format", name, NumberFormat))
+
+
+@pytest.mark.parametrize("name", sorted(optional_probes()))
+def test_probes(name: str) -> None:
+    check_probe(optional_probes()[name]())
+
+
+class Leaky(OODVerdict):
+    """An outcome that judges a run by the others."""
+
+    def judge(self, runs: Runs, context: Context) -> dict[str, np.ndarray]:
+        found = super().judge(runs, context)
+        return {**found, "class_changed": np.roll(found["class_changed"], 1)}
+
+
+class Baseless(OODVerdict):
+    """An outcome whose failures are not among the runs that can fail."""
+
+    def judge(self, runs: Runs, context: Context) -> dict[str, np.ndarray]:
+        found = super().judge(runs, context)
+        nothing = np.zeros_like(found["originally_correct"])
+        return {**found, "originally_correct": nothing}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "why"),
+    [
+        (Leaky, "judges class_changed of a run by the runs beside it"),
+        (Baseless, "sets classification_failure without originally_correct"),
+    ],
+)
+def test_broken_outcomes(outcome: type[Outcome], why: str) -> None:
+    with pytest.raises(BrokenContract, match=why):
+        check_outcome(outcome(name="ood_verdict"))
+
+
+class Neighbour(LargestLogit):
+    """A probe that takes the value of the row beside it."""
+
+    def columns(self, seen: Observation, count: int) -> dict[str, np.ndarray]:
+        return {"largest_logit": np.roll(super().columns(seen, count)["largest_logit"], 1)}
+
+
+class Double(LargestLogit):
+    """A probe that gives another type than it declares."""
+
+    def columns(self, seen: Observation, count: int) -> dict[str, np.ndarray]:
+        return {"largest_logit": super().columns(seen, count)["largest_logit"].astype(float)}
+
+
+@pytest.mark.parametrize(
+    ("probe", "why"), [(Neighbour, "of more rows|beside it"), (Double, "float32")]
+)
+def test_broken_probes(probe: type[Probe], why: str) -> None:
+    with pytest.raises(BrokenContract, match=why):
+        check_probe(probe())
 
 
 @dataclass(kw_only=True)

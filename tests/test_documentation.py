@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from torch import nn
 from progip.campaign.runner import run_cell
 from progip.config import cell_settings, composed, resolved
 from progip.models import calls
-from progip.protections import base, correcting, placement
+from progip.protections import correcting, placement
+from progip.report import write_report
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,34 +25,51 @@ def blocks(document: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def test_a_method_is_one_class_file_and_one_yaml(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (source, checked, said), (yaml,) = (
-        blocks("docs/extending.md", kind) for kind in ("python", "yaml")
-    )
-    module = tmp_path / "gradient_limit.py"
-    imports = "from dataclasses import dataclass\n"
-    imports += "from progip.protections.base import Protection, first_alarm\n"
-    imports += "from typing import ClassVar\n"
-    module.write_text(f"{imports}{source}\n{said}\n\n{checked}")
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files of docs/extending.md, written where Python and Hydra find them."""
+    for language in ("python", "yaml"):
+        for block in blocks("docs/extending.md", language):
+            first = block.partition("\n")[0]
+            if first.startswith("# ") and first.endswith((".py", ".yaml")):
+                path = tmp_path / ("" if language == "python" else "conf") / first[2:]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(block)
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "conf/protection").mkdir(parents=True)
-    target = "progip.protections.gradient_limit"
-    assert target in yaml
-    written = yaml.replace(target, "gradient_limit")
-    (tmp_path / "conf/protection/gradient_limit.yaml").write_text(written)
+    return tmp_path
+
+
+def test_every_example_holds_its_contract(written: Path) -> None:
+    checks = [b for b in blocks("docs/extending.md", "python") if "progip.contracts" in b]
+    assert len(checks) == 6
+    for check in checks:
+        exec(check, {})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "column"),
+    [
+        (["protection=gradient_limit", "pass=backward"], "alarm"),
+        (["ood_method=energy_step"], "class_changed"),
+        (["fault_model=low_byte", "fault_model.rate=0.01"], "hits"),
+        (["outcome=confident_error", "probes=[largest_logit]"], "confident_error"),
+        (["probes=[gradient_norm.GradientNorm]"], "faulty_gradient_norm"),
+    ],
+)
+def test_every_example_runs(written: Path, overrides: list[str], column: str) -> None:
+    bits = [] if "fault_model=low_byte" in overrides else ["fault_model.bits=[28,30]"]
     cfg = composed(
         [
-            f"hydra.searchpath=[file://{tmp_path}/conf]", f"outputs={tmp_path}", "runs=40",
-            "protection=gradient_limit", "fault_model.bits=[30]", "batch_size=8", "pass=backward",
+            f"hydra.searchpath=[file://{written}/conf]", f"outputs={written}", "runs=120",
+            "batch_size=8", *bits, *overrides,
         ],
         ROOT / "conf",
     )  # fmt: skip
     folder = run_cell(cell_settings(cfg), resolved(cfg))
     rows = pq.read_table(next(folder.glob("part-*"))).to_pandas()
-    assert issubclass(sys.modules["gradient_limit"].GradientLimit, base.Protection)
-    assert 0 < rows["alarm"].sum() < 40
+    assert len(rows) == 120
+    assert rows[column].nunique() > 1
+    assert column.removeprefix("faulty_") in write_report(written / "campaign") + " ".join(rows)
 
 
 def test_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ def report(arguments: argparse.Namespace) -> None:
             estimand=arguments.estimand,
             interval=arguments.interval.replace("-", "_"),
             beside=arguments.beside,
+            outcome=arguments.outcome,
         )
     )
 
@@ -155,6 +156,9 @@ def parser() -> argparse.ArgumentParser:
         help="clopper-pearson: exact and wider, for certification; default: wilson",
     )
     sub.add_argument("--beside", action="store_true", help=BESIDE)
+    sub.add_argument(
+        "--outcome", help="name of the outcome to report, where cells were judged by several"
+    )
     sub.set_defaults(action=report)
 
     sub = commands.add_parser("status", help=show_status.__doc__)

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import schemas
 from pandas.testing import assert_frame_equal
 
 from progip import records
@@ -38,7 +39,7 @@ def test_null_campaign_changes_nothing(run, method: str, fault_pass: str) -> Non
 
 def test_rows_follow_the_contract(run, tmp_path: Path) -> None:
     rows = run("population=ood", *SMALL)
-    assert list(rows) == records.RESULT.names
+    assert list(rows) == schemas.RESULT.names
     assert rows["run_id"].tolist() == list(range(60))
     assert set(rows["label"].tolist()) == {-1}
     assert set(rows["population"].tolist()) == {"ood"}
@@ -74,7 +75,7 @@ def test_rows_depend_on_nothing_but_seed_cell_and_run(run, tmp_path: Path) -> No
 def test_outcomes_do_not_depend_on_the_batch_size(run, batch_size: int, executor: str) -> None:
     once = run("runs=100", "name=once", f"executor={executor}")
     again = run("runs=100", "name=again", f"executor={executor}", f"batch_size={batch_size}")
-    for name in (*records.OUTCOME.names, *records.ALARM.names, "faulty_class"):
+    for name in (*schemas.OUTCOME.names, *schemas.ALARM.names, "faulty_class"):
         assert again[name].equals(once[name]), name
 
 
@@ -97,7 +98,7 @@ def test_protections_share_executed_runs(run, monkeypatch: pytest.MonkeyPatch) -
     )
     second = run("protection=ranger", *cell)
     third = run("protection=none", *cell)
-    executed = records.EXECUTION.names
+    executed = schemas.EXECUTION.names
     assert_frame_equal(first[executed], second[executed])
     assert not first["alarm"].equals(second["alarm"])
     assert not third["alarm"].any()

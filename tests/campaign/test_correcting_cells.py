@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import schemas
 from pandas.testing import assert_frame_equal
 
 from progip import records
@@ -29,11 +30,11 @@ IMAGES = 393
 def test_the_same_faults_in_runs_of_their_own(run, tmp_path: Path) -> None:
     rows = {p: run(*CELL, f"protection={p}") for p in ("none", "ranger_clip", "ranger")}
     bare, mended, watched = rows.values()
-    assert list(mended) == records.result_schema(records.MANY, records.CORRECTION).names
-    assert list(bare) == list(watched) == records.result_schema(records.MANY).names
+    assert list(mended) == schemas.result_schema(schemas.MANY, schemas.CORRECTION).names
+    assert list(bare) == list(watched) == schemas.result_schema(schemas.MANY).names
     for name in ("run_id", "sample_index", "hits", "fault_digest"):
         assert mended[name].equals(bare[name]), name
-    assert_frame_equal(bare[records.OUTCOME.names], watched[records.OUTCOME.names])
+    assert_frame_equal(bare[schemas.OUTCOME.names], watched[schemas.OUTCOME.names])
     folders = {p.parent.name for p in tmp_path.rglob("_execution*/manifest.json")}
     assert folders == {"_execution", "_execution-ranger_clip"}
     assert bare["class_changed"].mean() > 0.5
@@ -62,7 +63,7 @@ def test_a_fit_is_made_once(run, caplog: pytest.LogCaptureFixture) -> None:
 def test_single_flips_in_every_pass(run, tmp_path: Path, protection: str, fault_pass: str) -> None:
     cell = ("runs=60", f"pass={fault_pass}", f"protection={protection}", "fault_model.bits=[29,30]")
     rows = run(*cell)
-    assert list(rows) == records.result_schema(records.CORRECTION).names
+    assert list(rows) == schemas.result_schema(schemas.CORRECTION).names
     settings = cell_settings(
         composed([f"outputs={tmp_path}", "batch_size=16", *cell], ROOT / "conf")
     )

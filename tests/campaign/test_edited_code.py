@@ -223,5 +223,5 @@ def test_the_code_that_made_the_rows_is_in_both_manifests(demo: CellSettings) ->
         json.loads((folder / store.MANIFEST).read_text())["identity"]["code"]
         for folder in (demo.folder, demo.execution_folder)
     )
-    assert set(cell["classes"]) - set(execution["classes"]) == {"protection"}
+    assert set(cell["classes"]) - set(execution["classes"]) == {"protection", "outcome"}
     assert execution["modules"].items() < cell["modules"].items()

@@ -24,7 +24,8 @@ from progip.deploy.calibration import guarded_subject
 from progip.errors import ProgipError
 from progip.models.rewrite import with_own_modules
 from progip.ood_methods.base import Detection, EnterPass, OODMethod, no_pass
-from progip.protections.base import EVIDENCE, check_evidence
+from progip.probes.needs import check_needs
+from progip.protections.base import EVIDENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_PASS = ["ood_method=none", "ood_dataset=none", "population=id", "pass=first_forward"]
@@ -53,10 +54,10 @@ def test_the_contract(
     watches: tuple[str, ...], computes: tuple[str, ...], named: str | None
 ) -> None:
     if named is None:
-        check_evidence("p", watches, "m", computes)
+        check_needs("protection 'p'", watches, "m", computes)
         return
     with pytest.raises(ProgipError, match=f"'p' (looks at|watches) {named}[,;]"):
-        check_evidence("p", watches, "m", computes)
+        check_needs("protection 'p'", watches, "m", computes)
 
 
 def test_ranger_watches_the_only_pass_of_a_network(tmp_path: Path) -> None:

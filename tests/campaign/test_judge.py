@@ -4,7 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from progip.campaign.judge import outcomes
+from progip.campaign.judge import runs_of
+from progip.outcomes.base import Context
+from progip.outcomes.ood_verdict import OODVerdict
 
 NAN, INF = float("nan"), float("inf")
 THRESHOLD = 0.5
@@ -35,7 +37,8 @@ OOD_CASES = [
 def test_truth_table(population: str, cases: list[tuple]) -> None:
     inputs = ("golden_score", "faulty_score", "golden_class", "faulty_class", "label")
     table = pa.table({name: [case[i] for case in cases] for i, name in enumerate(inputs)})
-    found = outcomes(table, population, THRESHOLD)
+    outcome = OODVerdict(name="ood_verdict")
+    found = outcome.judge(runs_of(table, outcome.needs), Context(population, THRESHOLD))
     for row, case in enumerate(cases):
         names = (
             "originally_correct", "verdict_changed", "classification_failure", "detection_failure",

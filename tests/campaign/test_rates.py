@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import schemas
 from pandas.testing import assert_frame_equal
 
 from progip import records
@@ -27,7 +28,7 @@ def manifest_of(tmp_path: Path, protection: str) -> dict:
 
 def test_rows_of_faults_at_a_rate(run, tmp_path: Path) -> None:
     rows = run(*RATE, *CLASS, "protection=none", "runs=500")
-    assert list(rows) == records.result_schema(records.MANY).names
+    assert list(rows) == schemas.result_schema(schemas.MANY).names
     assert set(rows["fault_model"]) == {"six_bits_0.0001"}
     assert rows["sample_index"].tolist() == [i % EVALUATION for i in range(500)]
     assert set(rows["layer"]) == {""}
@@ -54,7 +55,7 @@ def test_hits_depend_on_nothing_but_seed_cell_and_run(run, method: str) -> None:
     once = run(*cell, "runs=150", "name=once")
     run(*cell, "runs=40", "shard_size=25", "name=parts")
     assert_frame_equal(run(*cell, "runs=150", "shard_size=25", "name=parts"), once)
-    columns = [*records.PLAN.names, *records.MANY.names]
+    columns = [*records.PLAN.names, *schemas.MANY.names]
     assert_frame_equal(run(*cell, "runs=150", "name=b", "batch_size=7")[columns], once[columns])
     other = run(*cell, "runs=150", "seed=1", "name=seed")
     assert not other["fault_digest"].equals(once["fault_digest"])

@@ -9,9 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import schemas
 from pandas.testing import assert_frame_equal
 
-from progip import records
 from progip.analysis.precision import current_precision
 from progip.campaign import runner
 from progip.campaign.replay import replay
@@ -126,7 +126,7 @@ def test_more_columns_are_read_by_name_and_not_added_to(
     change_shards(cell, with_more)
     result = replay(settings, 17)
     assert result.differences == []
-    assert result.stored.column_names == records.RESULT.names
+    assert result.stored.column_names == schemas.RESULT.names
     status, *_, report = read_by_all(tmp_path / "campaign", settings)
     assert "20 of 20 planned runs; 1 done" in status
     assert "1 of 1 cells finished" in report

@@ -15,10 +15,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import schemas
 import torture
 from torture import Cell, small_cell
 
-from progip import records
 from progip.campaign.runner import run_cell
 from progip.config import entry
 from progip.errors import ProgipError
@@ -180,11 +180,11 @@ def test_a_shard_cut_or_changed_anywhere(tmp_path: Path, undisturbed: pa.Table) 
     noticed = 0
     for place in places:
         whole.write_bytes(content[:place])
-        assert mended_shards(tmp_path, records.RESULT) == [], f"cut at byte {place}"
+        assert mended_shards(tmp_path, schemas.RESULT) == [], f"cut at byte {place}"
         changed = bytearray(content)
         changed[place] ^= 0x10
         whole.write_bytes(changed)
-        found = mended_shards(tmp_path, records.RESULT)
+        found = mended_shards(tmp_path, schemas.RESULT)
         noticed += not found
         if found:
             assert torture.same_bytes(pq.read_table(whole), rows), f"byte {place} changed"

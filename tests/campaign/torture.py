@@ -12,9 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import schemas
 import torch
 
-from progip import records
 from progip.campaign import execution
 from progip.campaign.runner import run_cell
 from progip.campaign.settings import CellSettings
@@ -97,7 +97,7 @@ def sorted_rows(folder: Path) -> pa.Table:
     """Every row below a cell's folder in order of runs; fails on a file that is not whole."""
     parts = [pq.read_table(path) for path in sorted(folder.glob("part-*.parquet"))]
     table = pa.concat_tables(parts).sort_by("run_id").combine_chunks()
-    assert table.schema == records.RESULT
+    assert table.schema == schemas.RESULT
     return table
 
 

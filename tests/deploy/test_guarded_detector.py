@@ -14,12 +14,13 @@ from progip.campaign.judge import golden_evidence
 from progip.deploy.calibration import guarded_detector
 from progip.deploy.detector import Answer, GuardedDetector
 from progip.engine.observe import golden_table
-from progip.engine.pipeline import Observation, Pipeline
+from progip.engine.pipeline import Pipeline
 from progip.engine.ranges import find_range_sites
 from progip.engine.reference import ReferenceExecutor
 from progip.engine.sites import find_sites
 from progip.fault_models.single_bit_flip import SingleBitFlip
 from progip.ood_methods.base import OODMethod
+from progip.probes import DetectionProbe, Observation, RangeProbe
 from progip.protections.progip import ProGIP
 from progip.protections.ranger import Ranger
 from progip.records import NO_CLASS, PASSES
@@ -32,6 +33,7 @@ class InPlaceOfThePipeline:
 
     def __init__(self, detector: GuardedDetector) -> None:
         self.detector, self.network, self.ranges = detector, detector.network, detector.ranges
+        self.probes = (DetectionProbe(), RangeProbe(self.ranges.sites))
         self.answers: list[Answer] = []
 
     def __call__(self, images: Tensor, enter: Any) -> Observation:

@@ -40,7 +40,7 @@ class Astray(NoProtection):
         ({"id_images": torch.full((4, 3, 8, 8), torch.nan)}, "not finite"),
         ({"range_checks": "per_layer", "protection": Everything(name="all")}, "'range_excess'"),
         ({"protection": RangeRestriction(name="clip")}, "'clip' corrects"),
-        ({"protection": Astray(name="astray")}, "'astray' watches temperature; there are grad_max"),
+        ({"protection": Astray(name="astray")}, "'astray' looks at temperature, which ood"),
     ],
 )  # fmt: skip
 def test_wrong_parts(change: dict[str, Any], message: str, images: Tensor) -> None:

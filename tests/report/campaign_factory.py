@@ -7,11 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from progip import records
+import schemas
 
 Row = dict[str, Any]
-FLAGS = [f.name for f in records.RESULT if f.type == pa.bool_()]
+FLAGS = [f.name for f in schemas.RESULT if f.type == pa.bool_()]
 DEFAULTS = {
     "weight": 1.0,
     "layer": "conv1",
@@ -74,7 +73,7 @@ def table_of(rows: Iterable[Row], names: dict[str, str]) -> pa.Table:
         {**DEFAULTS, "sample_index": row["run_id"], **dict.fromkeys(FLAGS, False), **names, **row}
         for row in rows
     ]
-    return pa.Table.from_pylist(full, schema=records.RESULT)
+    return pa.Table.from_pylist(full, schema=schemas.RESULT)
 
 
 #: write_cell(rows, shards=1, planned=None, manifest={}, folder=None, **identity) -> folder

@@ -99,7 +99,7 @@ def test_rows_that_make_no_sense_are_left_out(campaign: Path, write_cell: Write)
     write_cell([{**row, "alarm": None} for row in rows], fault_pass="second_forward")
     loaded = Campaign.load(campaign)
     assert list(loaded.cells["done"]) == [0, 0, 0]
-    for word in ("weight", "both kinds of failure", "alarm has empty values"):
+    for word in ("weight", "at once", "alarm has empty values"):
         assert any(word in warning for warning in loaded.warnings)
 
 

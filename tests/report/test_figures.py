@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import schemas
 from campaign_factory import Row, Write, runs
 from pandas.testing import assert_frame_equal
 
@@ -27,7 +28,7 @@ from progip.report.figures import (
 from progip.statistics import rate
 from progip.storage import store
 
-SETTING = ("digits", "digits_unseen", "single_bit_flip")
+SETTING = ("digits", "digits_unseen", "single_bit_flip", "fp32")
 #: score 0.1 .. 0.3 of clean calibration images, gradients 1 .. 2, no activation out of range
 CLEAN = [
     {
@@ -83,7 +84,7 @@ def judged(campaign: Path, write_cell: Write) -> Path:
         folder = write_cell(rows, protection=name, manifest=extra)
         place = folder.parent / store.EXECUTION
         place.mkdir(exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(CLEAN, schema=records.CLEAN), place / store.CLEAN)
+        pq.write_table(pa.Table.from_pylist(CLEAN, schema=schemas.CLEAN), place / store.CLEAN)
     return campaign
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from enumeration import Truth, campaign
 
+from progip.analysis.kinds import OOD_VERDICT
 from progip.analysis.precision import rate_of
-from progip.analysis.tally import RATES
 from progip.sampling.base import SamplingPlan
 from progip.sampling.importance import Importance
 from progip.sampling.stratified import Stratified
@@ -93,7 +93,7 @@ def stopped(
     sampling = plans()[plan]
     judges = {}
     for quantity in STOPPED:
-        value, base = truth.rate(quantity), truth.share(RATES[quantity][1])
+        value, base = truth.rate(quantity), truth.share(OOD_VERDICT.rates[quantity][1])
         margin = 1.96 * math.sqrt(value * (1 - value) / (6000 * base))
         for rule in rules:
             judges[quantity, rule] = RULES[rule](

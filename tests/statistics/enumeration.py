@@ -4,13 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import schemas
 import torch
 from torch import nn
 
 from progip import records
-from progip.analysis.tally import CATEGORIES, FLAGS, KINDS, RATES, Tally, categories
+from progip.analysis.kinds import OOD_VERDICT
+from progip.analysis.tally import Tally
 from progip.campaign.execution import observed_table
-from progip.campaign.judge import golden_evidence, judge
+from progip.campaign.judge import evidence_of, golden_evidence, judge
 from progip.engine.clean_values import CleanValues
 from progip.engine.observe import golden_table
 from progip.engine.pipeline import Pipeline
@@ -19,6 +21,7 @@ from progip.engine.reference import ReferenceExecutor
 from progip.engine.sites import find_sites
 from progip.fault_models.single_bit_flip import SingleBitFlip
 from progip.ood_methods.odin import ODIN
+from progip.outcomes.ood_verdict import OODVerdict
 from progip.protections.progip import ProGIP
 from progip.sampling.base import Pilot, Population, SamplingPlan
 from progip.statistics.roc import threshold_at_tpr
@@ -70,7 +73,7 @@ class Truth:
     """What every fault of one pass does.
 
     Attributes:
-        category: (images, neurons of all sites, bits) int8, see ``progip.analysis.tally``.
+        category: (images, neurons of all sites, bits) int8, see ``progip.analysis.kinds``.
         first: layer name -> position of its first neuron.
     """
 
@@ -120,31 +123,40 @@ class Truth:
         protection = ProGIP(name="progip")
         limits = protection.calibrate(golden_evidence(golden), gradient_vanishes=True)
         names = {name: name for name in records.CELL.names} | {"population": "id"}
-        table = observed_table(plan, golden, observed, records.EXECUTION)
-        result = judge(table, names, protection, limits, threshold)
-        flags = {name: result[name].to_numpy() for name in FLAGS}
+        table = observed_table(plan, golden, observed, schemas.EXECUTION)
+        result = judge(
+            table,
+            names,
+            OODVerdict(name="ood_verdict"),
+            protection,
+            limits,
+            threshold,
+            evidence_of(golden.schema),
+            schemas.RESULT,
+        )
+        flags = {name: result[name].to_numpy() for name in OOD_VERDICT.flags}
         neurons = sum(site.neurons for site in sites)
         ends = np.cumsum([0, *(site.neurons for site in sites)])
         correct = flags["originally_correct"].reshape(IMAGES, -1)[:, 0]
         return cls(
             Population(fault_model, sites, correct, np.abs(scores - threshold), lambda: values),
-            categories(flags).reshape(IMAGES, neurons, 32).astype(np.int8),
+            OOD_VERDICT.categories(flags).reshape(IMAGES, neurons, 32).astype(np.int8),
             {site.layer: int(end) for site, end in zip(sites, ends, strict=False)},
         )
 
     def rate(self, name: str, estimand: str = "layer_mean") -> float:
         """The true value of a rate: every layer equally likely, or every neuron, or by its MACs."""
         masses = self._masses(estimand)
-        events, base = RATES[name]
-        total = masses[KINDS[base]].sum()
-        return float(masses[KINDS[events]].sum() / total) if total else float("nan")
+        events, base = OOD_VERDICT.rates[name]
+        total = masses[OOD_VERDICT.masks[base]].sum()
+        return float(masses[OOD_VERDICT.masks[events]].sum() / total) if total else float("nan")
 
     def share(self, kind: str) -> float:
-        """The share of runs that are of a kind, of ``tally.KINDS``."""
-        return float(self._masses("layer_mean")[KINDS[kind]].sum())
+        """The share of runs that are of a kind, of ``Kinds.masks``."""
+        return float(self._masses("layer_mean")[OOD_VERDICT.masks[kind]].sum())
 
     def _masses(self, estimand: str) -> np.ndarray:
-        """The probability of every category, (CATEGORIES,)."""
+        """The probability of every category, (K,)."""
         sites = self.population.sites
         share = {
             "layer_mean": [1.0] * len(sites),
@@ -155,7 +167,8 @@ class Truth:
             [np.full(site.neurons, s / site.neurons) for s, site in zip(share, sites, strict=True)]
         )
         full = np.broadcast_to(weight[None, :, None], self.category.shape)
-        masses: np.ndarray = np.bincount(self.category.ravel(), full.ravel(), minlength=CATEGORIES)
+        size = OOD_VERDICT.count
+        masses: np.ndarray = np.bincount(self.category.ravel(), full.ravel(), minlength=size)
         return masses / masses.sum()
 
     def look_up(self, plan: pa.Table) -> np.ndarray:
@@ -180,14 +193,8 @@ class Truth:
 
 
 def flags_of(category: np.ndarray) -> dict[str, np.ndarray]:
-    """The columns ``tally.FLAGS`` of categories."""
-    outcome, alarm = np.divmod(category, 2)
-    return {
-        "originally_correct": outcome > 0,
-        "classification_failure": outcome == 2,
-        "detection_failure": outcome == 3,
-        "alarm": alarm.astype(bool),
-    }
+    """The columns ``Kinds.flags`` of categories."""
+    return {name: (category >> i & 1).astype(bool) for i, name in enumerate(OOD_VERDICT.flags)}
 
 
 def campaign(
@@ -205,7 +212,8 @@ def campaign(
     if middle and runs > middle:
         strata = len(sampling.shares(p))
         stratum = parts[0]["stratum"].to_numpy()
-        failed, missed = found[0] >= 4, np.isin(found[0], (4, 6))
+        failed = OOD_VERDICT.masks["failures"][found[0]]
+        missed = OOD_VERDICT.masks["failures_left"][found[0]]
         counts = (np.ones(len(stratum)), failed, missed)
         pilot = Pilot(*(np.bincount(stratum, c, minlength=strata) for c in counts))
         parts.append(sampling.plan(p, seed, "cell", middle, runs, pilot))

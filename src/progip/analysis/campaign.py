@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from progip.analysis import tally
-from progip.analysis.counting import KINDS, count_cell
+from progip.analysis.counting import count_cell
+from progip.analysis.kinds import Kinds, declared_in, kinds_of
 from progip.analysis.manifests import (
     IDENTITY,
     CellFolder,
@@ -21,23 +22,26 @@ from progip.analysis.manifests import (
 )
 from progip.analysis.observing import Execution, observe
 from progip.errors import ProgipError
+from progip.outcomes.declared import Declared
+from progip.outcomes.ood_verdict import DECLARED as OOD_VERDICT
 
 #: what a table may pool over only within, never across
-SETTING = ("dataset", "ood_dataset", "fault_model")
+SETTING = ("dataset", "ood_dataset", "fault_model", "number_format")
 #: what the clean evaluation of a detector depends on
-DETECTOR = ("model", "dataset", "ood_dataset", "ood_method")
+DETECTOR = ("model", "dataset", "ood_dataset", "ood_method", "number_format")
 
 
 @dataclass(frozen=True)
 class Campaign:
     """Counts of a campaign, small whatever its size.
 
-    cells: one row a cell: IDENTITY, folder, seed, planned, rate (NaN for faults that hit one
+    cells: one row per cell: IDENTITY, folder, seed, planned, rate (NaN for faults that hit one
     neuron), correction (the protection, where it changed what was executed, else ""), the counts of
-    `counting.COUNTS` with their moments, nonfinite_failures, clean_images and clean_alarms (NaN
+    `counting.CellCounts` with their moments, nonfinite_failures, clean_images and clean_alarms (NaN
     where not recorded).
-    failures: one row a failing run: cell (row of `cells`), run_id, sample_index, classification,
-    alarm, weight.
+    failures: one row per failing run: cell (row of `cells`), run_id, sample_index, kind, alarm,
+    weight.
+    declared: the outcome that its cells were judged by.
     base: one row a detector (DETECTOR) with the base metrics of its manifests.
     warnings: what was left out or is odd, in plain sentences that name it.
     estimand: the population its rates speak of, one of `tally.ESTIMANDS`.
@@ -50,12 +54,18 @@ class Campaign:
     cells: pd.DataFrame
     failures: pd.DataFrame
     base: pd.DataFrame
+    declared: Declared = OOD_VERDICT
     warnings: tuple[str, ...] = ()
     estimand: str = "layer_mean"
     interval: str = "wilson"
     folders: tuple[CellFolder, ...] = ()
     beside: bool = False
     memory: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def kinds(self) -> Kinds:
+        """The kinds of rows that are counted."""
+        return kinds_of(self.declared)
 
     @cached_property
     def single(self) -> "Campaign":
@@ -81,19 +91,20 @@ class Campaign:
         estimand: str | None = None,
         interval: str = "wilson",
         beside: bool = False,
+        outcome: str | None = None,
     ) -> "Campaign":
         """Read every cell under a folder, finished or not.
 
         Rows are streamed; ten million take seconds. Where a stopping rule gave cells different
         numbers of runs each cell counts alike; else cells count by the runs they have done.
         estimand: the population to speak of, one of `tally.ESTIMANDS`; None for that of the fault
-        model.
+        model. outcome: name of the outcome to report, where cells were judged by several.
 
         Raises ProgipError when there is no campaign, a manifest is broken, weights do not match the
         sampling plan, or cells of one (model, dataset, ood_method) differ in seed, weights, data,
         sampling plan or configuration and allow_mixed is False.
         """
-        found = find_cells(Path(folder))
+        found = _of_outcome(find_cells(Path(folder)), outcome)
         check_agreement(found, allow_mixed)
         warnings = _commits(found)
         natives = sorted({tally.native_estimand(cell.manifest) for cell in found})
@@ -115,6 +126,7 @@ class Campaign:
             pd.DataFrame(rows),
             pd.concat(failures, ignore_index=True),
             base,
+            declared_in(found[0].manifest),
             tuple(warnings + odd),
             estimand or natives[0],
             interval,
@@ -131,6 +143,23 @@ def by_group(
         yield tuple(str(name) for name in (key if isinstance(key, tuple) else (key,))), part
 
 
+def _of_outcome(cells: list[CellFolder], outcome: str | None) -> list[CellFolder]:
+    """The cells judged by an outcome. Raises ProgipError where that is not clear."""
+    by_name: dict[str, list[CellFolder]] = {}
+    for cell in cells:
+        by_name.setdefault(declared_in(cell.manifest).name, []).append(cell)
+    if outcome is None and len(by_name) > 1:
+        raise ProgipError(
+            f"the cells were judged by different outcomes ({', '.join(sorted(by_name))}); choose "
+            "one with --outcome"
+        )
+    if outcome is not None and outcome not in by_name:
+        raise ProgipError(
+            f"no cell was judged by the outcome '{outcome}'; there are {', '.join(sorted(by_name))}"
+        )
+    return by_name[outcome] if outcome is not None else cells
+
+
 def _count_alike(rows: list[dict[str, Any]], failures: list[pd.DataFrame]) -> None:
     """Scale the weights of every cell to those of the largest."""
     most = max(row["done"] for row in rows)
@@ -139,9 +168,10 @@ def _count_alike(rows: list[dict[str, Any]], failures: list[pd.DataFrame]) -> No
             continue
         factor = most / row["done"]
         row["moments"] = row["moments"].scaled(factor)
-        for kind in KINDS:
-            row[f"{kind}_w"] *= factor
-            row[f"{kind}_w2"] *= factor**2
+        row["means"] = {name: mean.scaled(factor) for name, mean in row["means"].items()}
+        for name in [name for name in row if name.endswith("_w")]:
+            row[name] *= factor
+            row[f"{name}2"] *= factor**2
         failed["weight"] *= factor
 
 

@@ -91,7 +91,7 @@ def _count_pairs(
         joined = left.merge(right, on="run_id", suffixes=("_a", "_b"))
         alone = len(left) + len(right) - 2 * len(joined)
         finished = all(pair[f"done_{side}"] == pair[f"planned_{side}"] for side in "ab")
-        changed = (joined["classification_a"] != joined["classification_b"]).any()
+        changed = (joined["kind_a"] != joined["kind_b"]).any()
         if changed or (alone and finished and pair["planned_a"] == pair["planned_b"]):
             warnings.append(
                 f"{pair['folder_a']} and {pair['folder_b']} disagree on which runs failed, so "

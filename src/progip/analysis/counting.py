@@ -11,16 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from progip.analysis import tally
+from progip.analysis import measuring, tally
+from progip.analysis.kinds import Kinds, declared_in, kinds_of
 from progip.analysis.manifests import CellFolder
 from progip.errors import ProgipError
 from progip.statistics import Moments, effective_size_warning
 
+#: columns that are read of every cell, beside the flags of its outcome
 COLUMNS = (
     "run_id",
     "sample_index",
     "weight",
-    *tally.FLAGS,
     "nonfinite_logits",
     "nonfinite_gradient",
     "nonfinite_score",
@@ -29,32 +30,16 @@ BATCH_ROWS = 1 << 18
 #: numbers of rows after which a cell's sums are kept, to show how its intervals narrowed
 LOOKS = tuple(m * 10**e for e in range(2, 8) for m in (1, 2, 5))
 
-#: kinds of rows that are counted; each has its rows, the sum of their weights (_w), of their
-#: squared weights (_w2)
-KINDS = (
-    "done",
-    "originally_correct",
-    "classification_failures",
-    "detection_failures",
-    "classification_left",
-    "detection_left",
-    "alarms",
-    "harmless",
-    "harmless_alarms",
-    "harmless_correct",
-    "harmless_correct_alarms",
-)
-COUNTS = tuple(f"{kind}{end}" for kind in KINDS for end in ("", "_w", "_w2"))
-
 
 @dataclass
 class CellCounts:
     """What the report needs to know of a cell's rows.
 
-    counts: COUNTS and `nonfinite_failures`, rows and sums; `moments`, what they are made of; and
-    `looks`, pairs of a number of rows and the moments of the first so many.
-    failures: one row a failing run, with run_id, sample_index, classification (else detection),
-    alarm and weight. warnings: what was left out or is odd, by name.
+    counts: of each of `Kinds.masks` its rows, the sum of their weights (_w), of their squared
+    weights (_w2); `nonfinite_failures`; `moments`, what they are made of; `looks`, pairs of a
+    number of rows and the moments of the first so many; and `means`, of the outcome's measures.
+    failures: one row a failing run, with run_id, sample_index, kind (its category without the
+    alarm), alarm and weight. warnings: what was left out or is odd, by name.
     """
 
     counts: dict[str, Any]
@@ -76,7 +61,10 @@ def count_cell(cell: CellFolder, estimand: str | None = None) -> CellCounts:
     Raises ProgipError for weights or strata that do not match the plan in the manifest.
     """
     sums = tally.Tally(cell.manifest, estimand)
-    names = tuple(dict.fromkeys((*COLUMNS, *sums.columns)))
+    kinds = sums.kinds
+    means = [measuring.MeanSums(measure) for measure in kinds.declared.measures]
+    more = [name for mean in means for name in mean.columns]
+    names = tuple(dict.fromkeys((*COLUMNS, *sums.columns, *more)))
     nonfinite = 0
     backward = cell.manifest["cell"]["fault_pass"] == "backward"
     failing = []
@@ -84,6 +72,8 @@ def count_cell(cell: CellFolder, estimand: str | None = None) -> CellCounts:
     looks: list[tuple[int, Moments]] = []
     done = 0
     for shard, columns in valid_rows(cell, names, warnings):
+        for mean in means:
+            mean.add(columns, sums.places(columns))
         before, done = done, done + len(columns["run_id"])
         start = 0
         try:
@@ -95,15 +85,15 @@ def count_cell(cell: CellFolder, estimand: str | None = None) -> CellCounts:
                     looks.append((stop, sums.moments()))
         except ProgipError as error:
             raise ProgipError(f"{cell.name}/{shard.name}: {error}; run that cell again") from error
-        nonfinite += _nonfinite(columns, backward)
-        rows = columns["classification_failure"] | columns["detection_failure"]
+        nonfinite += _nonfinite(kinds, columns, backward)
+        rows = kinds.failed(columns)
         failing.append({name: values[rows] for name, values in columns.items()})
     moments = sums.moments()
     if done and done not in LOOKS:
         looks.append((done, moments))
     counts: dict[str, Any] = {"nonfinite_failures": nonfinite, "moments": moments, "looks": looks}
-    for kind in KINDS:
-        mask = tally.KINDS[kind]
+    counts["means"] = {mean.measure.name: mean.moments(sums) for mean in means}
+    for kind, mask in kinds.masks.items():
         counts[kind] = int(moments.rows[mask].sum())
         counts[f"{kind}_w"] = float(moments.total[mask].sum())
         counts[f"{kind}_w2"] = float(moments.squares[mask].sum())
@@ -120,14 +110,16 @@ def valid_rows(
 ) -> Iterator[tuple[Path, dict[str, NDArray]]]:
     """The named columns of a cell's rows, shard by shard, every planned run once.
 
-    names: COLUMNS among them. warnings: gets a sentence for all that is left out.
+    names: COLUMNS and the flags of the cell's outcome among them. warnings: gets a sentence for all
+    that is left out.
     """
     planned = int(cell.manifest["runs"])
+    kinds = kinds_of(declared_in(cell.manifest))
     seen = np.zeros(planned, dtype=bool)
     for shard in cell.shards:
         label = f"{cell.name}/{shard.name}"
         try:
-            columns = _read(shard, names)
+            columns = _read(shard, names, kinds)
         except (OSError, pa.ArrowException, ProgipError) as error:
             reason = str(error).strip().partition("\n")[0].rstrip(".")
             advice = "Run the campaign again to redo it."
@@ -158,7 +150,7 @@ def valid_rows(
         yield shard, columns
 
 
-def _read(shard: Path, names: tuple[str, ...]) -> dict[str, NDArray]:
+def _read(shard: Path, names: tuple[str, ...], kinds: Kinds) -> dict[str, NDArray]:
     """The named columns of one shard as arrays; ProgipError for rows that make no sense."""
     parts: list[dict[str, NDArray]] = []
     with pq.ParquetFile(shard) as file:
@@ -182,19 +174,18 @@ def _read(shard: Path, names: tuple[str, ...]) -> dict[str, NDArray]:
     weight = columns["weight"]
     if not (np.isfinite(weight).all() and (weight > 0).all()):
         raise ProgipError("a weight is not a positive finite number")
-    c, d = columns["classification_failure"], columns["detection_failure"]
-    if (c & d).any() or ((c | d) & ~columns["originally_correct"]).any():
-        raise ProgipError("a run is both kinds of failure, or fails without being correct at first")
+    if odd := kinds.odd(columns):
+        raise ProgipError(odd)
     return columns
 
 
-def _nonfinite(columns: dict[str, NDArray], backward: bool) -> int:
+def _nonfinite(kinds: Kinds, columns: dict[str, NDArray], backward: bool) -> int:
     """Failures that are not finite."""
-    c, d = columns["classification_failure"], columns["detection_failure"]
-    if backward:
-        found = (c | d) & columns["nonfinite_gradient"]
-    else:
-        found = (c & columns["nonfinite_logits"]) | (d & columns["nonfinite_score"])
+    found = np.zeros(len(columns["run_id"]), dtype=bool)
+    for event in kinds.declared.failures:
+        column = "nonfinite_gradient" if backward else event.nonfinite
+        if column:
+            found |= columns[event.flag] & columns[column]
     return int(found.sum())
 
 
@@ -205,7 +196,7 @@ def _failures(failing: list[dict[str, NDArray]], sums: tally.Tally) -> pd.DataFr
             {
                 "run_id": rows["run_id"],
                 "sample_index": rows["sample_index"],
-                "classification": rows["classification_failure"],
+                "kind": sums.kinds.silent[sums.kinds.categories(rows)],
                 "alarm": rows["alarm"],
                 "weight": sums.row_weights(rows),
             }
@@ -219,7 +210,7 @@ _NO_FAILURES = pd.DataFrame(
     {
         "run_id": np.empty(0, np.int64),
         "sample_index": np.empty(0, np.int32),
-        "classification": np.empty(0, bool),
+        "kind": np.empty(0, np.int64),
         "alarm": np.empty(0, bool),
         "weight": np.empty(0, np.float64),
     }

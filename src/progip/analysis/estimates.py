@@ -6,11 +6,11 @@ from functools import reduce
 from itertools import product
 from operator import add
 
+import numpy as np
 import pandas as pd
 
-from progip.analysis import tally
 from progip.analysis.campaign import DETECTOR, SETTING
-from progip.analysis.counting import COUNTS
+from progip.analysis.kinds import OOD_VERDICT, Kinds
 from progip.analysis.manifests import IDENTITY
 from progip.records import PASSES, POPULATIONS
 from progip.statistics import Moments, Rate, rate, rate_from_sums
@@ -20,20 +20,21 @@ UNPROTECTED = "none"
 #: share of non-finite failures above which a cell is NaN-dominant, "N" (ProGIP, results per pass)
 NAN_DOMINANT = 0.96
 
-#: rate: (events, denominator), both kinds of rows; "left" means not noticed by the protection
-RATES = {name: pair for name, pair in tally.RATES.items() if name != "failure_rate_before"}
 CLEAN_RATES = {f"clean_{population}_alarm_rate": population for population in POPULATIONS}
-#: what says nothing of a system without protection
-OF_PROTECTION = tuple(
-    name for name in (*RATES, *CLEAN_RATES) if name.endswith(("accuracy", "alarm_rate"))
-)
 
 
-def summarise(cells: pd.DataFrame, by: list[str], method: str = "wilson") -> pd.DataFrame:
-    """Add up cells and estimate every rate of RATES and CLEAN_RATES, one row a group.
+def of_protection(rate: str) -> bool:
+    """Whether a rate says nothing of a system without protection."""
+    return rate.endswith(("accuracy", "alarm_rate"))
+
+
+def summarise(
+    cells: pd.DataFrame, by: list[str], method: str = "wilson", kinds: Kinds = OOD_VERDICT
+) -> pd.DataFrame:
+    """Add up cells and estimate every rate of an outcome and CLEAN_RATES, one row per group.
 
     cells: rows as in `Campaign.cells`. by: the columns that make a group, `protection` among them.
-    method: of the intervals, a key of `progip.statistics.METHODS`.
+    method: of the intervals, a key of `progip.statistics.METHODS`. kinds: of the outcome.
     Cells count by the runs they have done, so unfinished ones weigh less. Returns the group
     columns, cells, unfinished, planned, the counts, nonfinite_failures, nan_dominant, and for each
     rate its estimate, _low, _high (95 %, fractions of 1), _n, its denominator in rows, and
@@ -42,9 +43,9 @@ def summarise(cells: pd.DataFrame, by: list[str], method: str = "wilson") -> pd.
 
     Clean images are counted once a detector and protection, not once a pass.
     """
-    frame = _derive(cells)
-    counted = [c for c in frame.columns if c in COUNTS or c.startswith(_DERIVED)]
-    counted += ["planned", "nonfinite_failures"]
+    frame = _completed(cells)
+    names = [f"{kind}{end}" for kind in kinds.masks for end in ("", "_w", "_w2")]
+    counted = [name for name in names if name in frame] + ["planned", "nonfinite_failures"]
     groups = frame.groupby(by, sort=False)
     result = groups[counted].sum(min_count=1).reset_index()
     result.insert(len(by), "cells", groups.size().to_numpy())
@@ -53,11 +54,17 @@ def summarise(cells: pd.DataFrame, by: list[str], method: str = "wilson") -> pd.
     share = result["nonfinite_failures"] / result["failures"].where(result["failures"] > 0)
     result["nan_dominant"] = (share > NAN_DOMINANT).to_numpy(dtype=bool)
     pooled = [_pooled(part["moments"]) for _, part in groups] if "moments" in frame else []
-    for name, (events, base) in RATES.items():
-        rates = []
+    for name, (events, base) in kinds.rates.items():
+        if name == "failure_rate_before":
+            continue
+        masks = kinds.masks[events], kinds.masks[base]
+        rates: list[Rate | None] = []
         for number, (_, row) in enumerate(result.iterrows()):
             moments = pooled[number] if pooled else None
-            rates.append(_weighted(row, events, base, moments, method))
+            if moments is not None and moments.stratified:
+                rates.append(moments.rate(*masks, method=method))
+            else:
+                rates.append(_weighted(row, events, base, method))
         _add(result, name, rates)
     for name, population in CLEAN_RATES.items():
         clean = frame[frame["population"] == population].drop_duplicates([*by, "clean_of"])
@@ -69,12 +76,12 @@ def summarise(cells: pd.DataFrame, by: list[str], method: str = "wilson") -> pd.
             [None if p is None else _plain(p.iloc[0], p.iloc[1], method) for p in pairs],
         )
     bare = result["protection"] == UNPROTECTED
-    for name in OF_PROTECTION:
+    for name in filter(of_protection, (*kinds.rates, *CLEAN_RATES)):
         result.loc[bare, [name, f"{name}_low", f"{name}_high"]] = math.nan
     return _sorted(result, by)
 
 
-def with_unprotected(cells: pd.DataFrame) -> pd.DataFrame:
+def with_unprotected(cells: pd.DataFrame, kinds: Kinds = OOD_VERDICT) -> pd.DataFrame:
     """The cells, and when none of a setting ran without protection, those derived from the others.
 
     Failures before protection stand in the rows of every protection, so the fullest protected cell
@@ -86,18 +93,17 @@ def with_unprotected(cells: pd.DataFrame) -> pd.DataFrame:
         rest = rest[rest["correction"] == ""]
     if rest.empty:
         return cells
-    kind = [name for name in (*IDENTITY, "seed") if name != "protection"]
+    kind = [name for name in (*IDENTITY, "seed") if name != "protection" and name in rest]
     derived = rest.sort_values("done", ascending=False, kind="stable").drop_duplicates(kind).copy()
     derived["protection"] = UNPROTECTED
-    for end in ("", "_w", "_w2"):
-        derived[f"classification_left{end}"] = derived[f"classification_failures{end}"]
-        derived[f"detection_left{end}"] = derived[f"detection_failures{end}"]
-        for name in ("alarms", "harmless_alarms", "harmless_correct_alarms"):
-            derived[f"{name}{end}"] = 0
-    derived["moments"] = [m.merged(tally.SILENT) for m in derived["moments"]]
+    derived["moments"] = [m.merged(kinds.silent) for m in derived["moments"]]
+    for name, mask in kinds.masks.items():
+        for end, part in (("", "rows"), ("_w", "total"), ("_w2", "squares")):
+            sums = [float(getattr(m, part)[mask].sum()) for m in derived["moments"]]
+            derived[f"{name}{end}"] = np.array(sums).astype(np.int64) if not end else sums
     if "looks" in derived:
         derived["looks"] = derived["looks"].map(
-            lambda looks: [(rows, m.merged(tally.SILENT)) for rows, m in looks]
+            lambda looks: [(rows, m.merged(kinds.silent)) for rows, m in looks]
         )
     derived["clean_alarms"] = derived["clean_alarms"].where(derived["clean_alarms"].isna(), 0)
     return pd.concat([derived, cells], ignore_index=True)
@@ -121,24 +127,13 @@ def missing_cells(cells: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(absent, columns=list(IDENTITY))
 
 
-_DERIVED = ("failures", "classification_detected", "detection_detected")
-
-
-def _derive(cells: pd.DataFrame) -> pd.DataFrame:
-    """The cells with what follows from their counts."""
+def _completed(cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells with every column that pooling looks at."""
     frame = cells.copy()
     for column in {"nonfinite_failures", "clean_images", "clean_alarms"} - {*frame}:
         frame[column] = math.nan
     for column in {*DETECTOR, "population"} - {*frame}:
         frame[column] = ""
-    for end in ("", "_w", "_w2"):
-        c, d = frame[f"classification_failures{end}"], frame[f"detection_failures{end}"]
-        c_left, d_left = frame[f"classification_left{end}"], frame[f"detection_left{end}"]
-        frame[f"failures{end}"] = c + d
-        frame[f"failures_left{end}"] = c_left + d_left
-        frame[f"classification_detected{end}"] = c - c_left
-        frame[f"detection_detected{end}"] = d - d_left
-        frame[f"failures_detected{end}"] = c + d - c_left - d_left
     if "clean_of" not in frame:
         frame["clean_of"] = list(zip(*(frame[c] for c in (*DETECTOR, "population")), strict=True))
     return frame
@@ -146,21 +141,17 @@ def _derive(cells: pd.DataFrame) -> pd.DataFrame:
 
 def pool(cells: pd.DataFrame, **names: str) -> pd.DataFrame:
     """The cells with columns overwritten (usually by ALL), so that a group takes them together."""
-    return _derive(cells).assign(**names)
+    return _completed(cells).assign(**names)
 
 
 def _pooled(moments: pd.Series) -> Moments:
     return reduce(add, moments)
 
 
-def _weighted(
-    row: pd.Series, events: str, base: str, moments: Moments | None, method: str
-) -> Rate | None:
+def _weighted(row: pd.Series, events: str, base: str, method: str) -> Rate | None:
     n = row[base]
     if math.isnan(n) or math.isnan(row[events]):
         return None
-    if moments is not None and moments.stratified:
-        return moments.rate(tally.KINDS[events], tally.KINDS[base], method=method)
     if math.isnan(row[f"{base}_w"]):  # counts from print: no weights
         return rate(int(row[events]), int(n), method=method)
     return rate_from_sums(

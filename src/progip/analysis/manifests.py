@@ -3,16 +3,19 @@
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from progip import records
 from progip.errors import ProgipError
+from progip.number_formats.fp32 import FP32
 
 #: what tells one cell from another, as written in its manifest
-IDENTITY = tuple(name for name in records.CELL.names if name != "cell")
+IDENTITY = tuple(name for name in records.CELL.names if name not in ("cell", "target"))
+#: what older manifests do not name, for there was nothing else
+USUAL = {"outcome": "ood_verdict", "number_format": "fp32"}
 
 #: parts of a manifest's identity (else its config) that may differ only where these names differ
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -23,6 +26,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "fault_model": ("fault_model",),
     "protection": ("protection",),
     "sampling": (),
+    "outcome": (),
+    "number_format": ("number_format",),
 }
 
 #: settings of a machine; what they lead to is compared by checksum instead
@@ -50,6 +55,11 @@ def part(manifest: dict[str, Any], name: str) -> dict[str, Any]:
     """A part of a manifest; empty where it is not there."""
     found = manifest.get(name)
     return found if isinstance(found, dict) else {}
+
+
+def format_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The number format of a cell (``NumberFormat.described``)."""
+    return manifest.get("number_format") or FP32.described()
 
 
 def fault_rate(cell: CellFolder) -> float:
@@ -183,6 +193,8 @@ def _read(path: Path, name: str) -> dict[str, Any] | None:
             f"{records.SCHEMA_VERSION}; report with the version of progip that wrote it"
         )
     cell = manifest.get("cell")
+    if isinstance(cell, dict):
+        manifest["cell"] = cell = {**USUAL, **cell}
     wanting = [key for key in ("runs", "seed") if not isinstance(manifest.get(key), int)]
     wanting += [f"cell.{k}" for k in IDENTITY if not isinstance(cell, dict) or cell.get(k) is None]
     if wanting:

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from progip import records
 from progip.analysis.counting import COLUMNS, valid_rows
+from progip.analysis.kinds import Kinds, declared_in, kinds_of
 from progip.analysis.manifests import IDENTITY, CellFolder, correction_of
 from progip.storage import store
 
@@ -24,9 +24,7 @@ SCORE_BINS = 60
 BLOCK_ROWS = 100_000
 #: how far score histograms reach beyond clean scores and thresholds, in widths of these
 BEYOND = 0.15
-#: sums of a layer and bit, and the rows that are added up for each
-SITE_SUMS = ("rows", "correct", "classification", "detection")
-_DETECTOR = ("model", "dataset", "ood_dataset", "ood_method")
+_DETECTOR = ("model", "dataset", "ood_dataset", "ood_method", "number_format")
 
 
 @dataclass(frozen=True)
@@ -34,12 +32,13 @@ class Execution:
     """The runs of one execution as far as figures need them.
 
     names: IDENTITY without the protection, and seed. cells: the cells (positions) that watch it.
-    sites: one row a (layer, bit) with SITE_SUMS, rows; and of originally correct rows the sums of
-    weights, of their squares, and both over failures (weight, squares, failure_weight,
-    failure_squares). layers: names in network order. scores: counts of the runs' faulty scores
+    sites: one row per (layer, bit): rows, those that can fail (correct), those of each event of
+    the outcome, failures; and of rows that can fail the sums of weights, of their squares, and both
+    over failures (weight, squares, failure_weight, failure_squares). layers: names in network
+    order. scores: counts of the runs' faulty scores
     [SCORE_BINS + 2] (below the first and above the last edge, too), all and those of failures, and
     of scores that are not finite. edges [SCORE_BINS + 1]. failing: one row a failing run with
-    run_id, weight and the EVIDENCE columns named as in `records.GOLDEN`. clean: `records.CLEAN`, or
+    run_id, weight and the EVIDENCE columns named as in golden rows. clean: `clean.parquet`, or
     None where the campaign was made before they were kept.
     """
 
@@ -89,7 +88,7 @@ def _clean(folder: CellFolder) -> pd.DataFrame | None:
     """The golden rows beside an execution, None where there are none that can be read."""
     path = store.execution_folder(folder.path, correction_of(folder) or None) / store.CLEAN
     try:
-        table = pq.read_table(path, columns=records.CLEAN.names)
+        table = pq.read_table(path)
     except (OSError, pa.ArrowException, KeyError):
         return None
     return table.to_pandas()
@@ -127,21 +126,25 @@ def _observed(
     edges: NDArray[np.float64],
     clean: pd.DataFrame | None,
 ) -> Execution:
-    columns = (*COLUMNS, "layer", "bit", "faulty_score", *EVIDENCE)
+    kinds = kinds_of(declared_in(folder.manifest))
+    columns = (*COLUMNS, *kinds.flags, "layer", "bit", "faulty_score", *EVIDENCE)
     scores, failing_scores = np.zeros((2, SCORE_BINS + 2), np.int64)
     nonfinite = failing_nonfinite = 0
     sites, failing = [], []
     for rows in _stream(folder, columns):
-        failed = rows["classification_failure"] | rows["detection_failure"]
+        failed = kinds.failed(rows)
         finite = np.isfinite(rows["faulty_score"])
         place = np.searchsorted(edges, rows["faulty_score"], side="right")
         scores += np.bincount(place[finite], minlength=SCORE_BINS + 2)
         failing_scores += np.bincount(place[finite & failed], minlength=SCORE_BINS + 2)
         nonfinite += int((~finite).sum())
         failing_nonfinite += int((~finite & failed).sum())
-        sites.append(_site_sums(rows))
+        sites.append(_site_sums(rows, kinds))
         failing.append(pd.DataFrame({name: rows[name][failed] for name in _KEPT}))
-    frame = pd.concat([_NO_SITES, *sites]).groupby(["layer", "bit"], sort=False).sum()
+    types = {**dict.fromkeys(kinds.flags, bool), "bit": np.int8}
+    nothing = {name: np.zeros(0, types.get(name, float)) for name in columns}
+    sites = sites or [_site_sums(nothing, kinds)]
+    frame = pd.concat(sites).groupby(["layer", "bit"], sort=False).sum()
     kept = pd.concat(failing, ignore_index=True) if failing else pd.DataFrame(columns=_KEPT)
     order = dict.fromkeys(str(layer["layer"]) for layer in folder.manifest.get("layers") or [])
     order |= dict.fromkeys(frame.index.get_level_values("layer"))
@@ -180,38 +183,25 @@ def _joined(parts: list[dict[str, NDArray]]) -> dict[str, NDArray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _site_sums(rows: dict[str, NDArray]) -> pd.DataFrame:
+def _site_sums(rows: dict[str, NDArray], kinds: Kinds) -> pd.DataFrame:
     """Sums of one shard's rows by layer and bit."""
     codes, layers = pd.factorize(rows["layer"])
     place = codes * 64 + rows["bit"]
-    correct = rows["originally_correct"]
-    c, d = rows["classification_failure"], rows["detection_failure"]
+    base, failed = kinds.declared.base, kinds.failed(rows)
+    correct = rows[base] if base else np.ones(len(codes), dtype=bool)
     w = rows["weight"]
     sums = {
         "rows": None,
         "correct": correct,
-        "classification": c,
-        "detection": d,
+        **{event.name: rows[event.flag] for event in kinds.declared.events},
+        "failures": failed,
         "weight": correct * w,
         "squares": correct * w * w,
-        "failure_weight": (c | d) * w,
-        "failure_squares": (c | d) * w * w,
+        "failure_weight": failed * w,
+        "failure_squares": failed * w * w,
     }
     size = 64 * len(layers)
     frame = pd.DataFrame({n: np.bincount(place, v, minlength=size) for n, v in sums.items()})
     frame.insert(0, "layer", np.repeat(np.asarray(layers, dtype=object), 64))
     frame.insert(1, "bit", np.tile(np.arange(64), len(layers)))
     return frame[frame["rows"] > 0]
-
-
-_NO_SITES = pd.DataFrame(
-    {
-        "layer": pd.Series(dtype=object),
-        "bit": pd.Series(dtype=np.int64),
-        **{name: pd.Series(dtype=np.float64) for name in SITE_SUMS},
-        **{
-            name: pd.Series(dtype=np.float64)
-            for name in ("weight", "squares", "failure_weight", "failure_squares")
-        },
-    }
-)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from progip.analysis.tally import KINDS, RATES, tally_shards
+from progip.analysis.kinds import OOD_VERDICT, Kinds, declared_in, kinds_of
+from progip.analysis.tally import tally_shards
 from progip.errors import ProgipError
 from progip.statistics.intervals import Rate, effective_size_warning
 from progip.statistics.strata import Moments
@@ -19,7 +20,7 @@ class Precision:
     """Where a cell stands.
 
     Attributes:
-        quantity: the rate looked at, of ``progip.analysis.tally.RATES``.
+        quantity: the rate looked at, of ``progip.analysis.kinds.Kinds.rates``.
         runs: done so far.
         rate: its estimate with interval, n (denominator, in rows) and effective n.
         half_width: of the interval, a fraction of 1.
@@ -37,12 +38,14 @@ class Precision:
     warning: str
 
 
-def rate_of(moments: Moments, quantity: str, confidence: float = 0.95) -> Rate:
-    """A rate of ``RATES`` from moments. Raises ProgipError for an unknown name."""
-    if quantity not in RATES:
-        raise ProgipError(f"quantity {quantity!r} is not one of {', '.join(RATES)}")
-    events, base = RATES[quantity]
-    return moments.rate(KINDS[events], KINDS[base], confidence)
+def rate_of(
+    moments: Moments, quantity: str, confidence: float = 0.95, kinds: Kinds = OOD_VERDICT
+) -> Rate:
+    """A rate of an outcome from moments. Raises ProgipError for an unknown name."""
+    if quantity not in kinds.rates:
+        raise ProgipError(f"quantity {quantity!r} is not one of {', '.join(kinds.rates)}")
+    events, base = kinds.rates[quantity]
+    return moments.rate(kinds.masks[events], kinds.masks[base], confidence)
 
 
 def current_precision(
@@ -66,7 +69,7 @@ def current_precision(
     tally = tally_shards(sorted(folder.glob("part-*.parquet")), manifest)
     moments = tally.moments()
     found = precision_of(moments, manifest, quantity, margin=margin, confidence=confidence)
-    base = KINDS["done"]
+    base = tally.kinds.masks["done"]
     warning = effective_size_warning(
         found.runs, float(moments.total[base].sum()), float(moments.squares[base].sum()),
         tally.largest_weight,
@@ -84,11 +87,11 @@ def precision_of(
 ) -> Precision:
     """Where a cell stands whose rows have these moments.
 
-    quantity: of `RATES`; by default what the cell's stopping rule watches, else the failure rate.
-    margin: absolute half-width to reach; confidence: of the interval. Where not given, those of the
-    cell's stopping rule if it watches this quantity, or, for the failure rate, those its size was
-    computed from; else no margin, and 95 %. The runs needed follow from the variance falling as
-    1 / runs; looks of a stopping rule ask for a little more.
+    quantity: of `Kinds.rates`; by default what the cell's stopping rule watches, else the failure
+    rate. margin: absolute half-width to reach; confidence: of the interval. Where not given, those
+    of the cell's stopping rule if it watches this quantity, or, for the failure rate, those its
+    size was computed from; else no margin, and 95 %. The runs needed follow from the variance
+    falling as 1 / runs; looks of a stopping rule ask for a little more.
 
     Raises ProgipError for an unknown quantity or a confidence outside (0, 1).
     """
@@ -100,7 +103,7 @@ def precision_of(
         asked = {}
     if confidence is None:
         confidence = float(asked.get("confidence", 0.95))
-    rate = rate_of(moments, quantity, confidence)
+    rate = rate_of(moments, quantity, confidence, kinds_of(declared_in(manifest)))
     target = margin
     if target is None and asked:
         target = float(asked["margin"]) * (rate.estimate if asked.get("relative") else 1.0)

@@ -1,80 +1,38 @@
-"""Result rows counted by what happened to them, and the rates those counts give.
-
-Every row falls into one of eight disjoint categories; every rate of a campaign is the share of some
-categories among others, so one small set of sums serves them all.
-"""
+"""Result rows counted by what happened to them: sums over the categories of ``kinds``."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from progip.analysis.kinds import declared_in, kinds_of
 from progip.errors import ProgipError
 from progip.statistics.strata import Moments, StratifiedSums
 from progip.storage.reading import read_columns
 
-#: outcome without its alarm; a category is 2 * its position + whether there was an alarm
-OUTCOMES = ("wrong", "harmless", "classification", "detection")
-CATEGORIES = 2 * len(OUTCOMES)
-FLAGS = ("originally_correct", "classification_failure", "detection_failure", "alarm")
-#: category -> the same outcome without its alarm
-SILENT = np.arange(CATEGORIES) // 2 * 2
-
-
-def _kind(outcomes: Sequence[str], alarm: bool | None = None) -> NDArray[np.bool_]:
-    """The categories of these outcomes, with, without, or whatever the alarm."""
-    mask = np.zeros(CATEGORIES, dtype=bool)
-    for name in outcomes:
-        for flag in (False, True):
-            mask[2 * OUTCOMES.index(name) + flag] = alarm is None or alarm == flag
-    return mask
-
-
-_FAILED = ("classification", "detection")
-#: name of a kind of rows -> its categories
-KINDS: dict[str, NDArray[np.bool_]] = {
-    "done": _kind(OUTCOMES),
-    "originally_correct": _kind(OUTCOMES[1:]),
-    "classification_failures": _kind(["classification"]),
-    "detection_failures": _kind(["detection"]),
-    "classification_left": _kind(["classification"], False),
-    "detection_left": _kind(["detection"], False),
-    "alarms": _kind(OUTCOMES, True),
-    "harmless": _kind(["wrong", "harmless"]),
-    "harmless_alarms": _kind(["wrong", "harmless"], True),
-    "harmless_correct": _kind(["harmless"]),
-    "harmless_correct_alarms": _kind(["harmless"], True),
-    "failures": _kind(_FAILED),
-    "failures_left": _kind(_FAILED, False),
-    "classification_detected": _kind(["classification"], True),
-    "detection_detected": _kind(["detection"], True),
-    "failures_detected": _kind(_FAILED, True),
-}
-#: rate: (events, base), both kinds; "left" means not noticed by the protection
-RATES = {
-    "originally_correct_rate": ("originally_correct", "done"),
-    "classification_accuracy": ("classification_detected", "classification_failures"),
-    "detection_accuracy": ("detection_detected", "detection_failures"),
-    "overall_accuracy": ("failures_detected", "failures"),
-    "failure_rate": ("failures_left", "originally_correct"),
-    "failure_rate_before": ("failures", "originally_correct"),
-    "classification_rate": ("classification_left", "originally_correct"),
-    "detection_rate": ("detection_left", "originally_correct"),
-    "harmless_alarm_rate": ("harmless_alarms", "harmless"),
-    "harmless_correct_alarm_rate": ("harmless_correct_alarms", "harmless_correct"),
-}
 #: later rows that a row of the pilot is worth
 PILOT_WORTH = 0.3
 ESTIMANDS = ("layer_mean", "neuron_weighted", "mac_weighted")
 
 
-def categories(columns: Mapping[str, NDArray]) -> NDArray[np.int64]:
-    """The category of each row, from the columns FLAGS."""
-    correct, c, d, alarm = (columns[name].astype(bool) for name in FLAGS)
-    outcome = np.where(d, 3, np.where(c, 2, correct.astype(np.int64)))
-    return 2 * outcome + alarm
+@dataclass(frozen=True)
+class Places:
+    """Where some rows lie in a sampling plan.
+
+    Attributes:
+        phases: (rows,) bool, those of the pilot and all others.
+        stratum: (rows,).
+        factor: (rows,) what a row counts within its stratum.
+        sizes: number of strata of each phase.
+    """
+
+    phases: tuple[NDArray[np.bool_], NDArray[np.bool_]]
+    stratum: NDArray[np.int64]
+    factor: NDArray[np.float64]
+    sizes: tuple[int, int]
 
 
 class Tally:
@@ -93,6 +51,8 @@ class Tally:
         strata = sampling.get("strata") or []
         self._pilot_runs = int(sampling.get("pilot_runs") or 0) if strata else 0
         self._defensive = _options(manifest).get("defensive")
+        #: the categories of its rows, by the outcome that the manifest names
+        self.kinds = kinds_of(declared_in(manifest))
         self._uniform = sampling.get("name") == "uniform"
         self._factors = _factors(manifest, estimand)
         self._stratified = bool(strata)
@@ -100,7 +60,9 @@ class Tally:
         #: of the pilot, which has an allocation of its own, and of all other rows
         self._phases = tuple(
             StratifiedSums(
-                shares, np.array([stratum[name] for stratum in strata] or [1.0]), CATEGORIES
+                shares,
+                np.array([stratum[name] for stratum in strata] or [1.0]),
+                self.kinds.count,
             )
             for name in ("pilot", "allocation")
         )
@@ -109,7 +71,7 @@ class Tally:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that `add` needs."""
-        names = ["weight", *FLAGS]
+        names = ["weight", *self.kinds.flags]
         names += ["stratum"] if self._stratified else []
         names += ["run_id"] if self._pilot_runs else []
         names += ["layer", "call"] if self._factors is not None else []
@@ -122,7 +84,8 @@ class Tally:
             return
         self._check(columns)
         self.largest_weight = max(self.largest_weight, float(weight.max()))
-        stratum, kind, factor = self._stratum(columns), categories(columns), self._factor(columns)
+        stratum, factor = self._stratum(columns), self._factor(columns)
+        kind = self.kinds.categories(columns)
         pilot = self._in_pilot(columns)
         for sums, rows in zip(self._phases, (pilot, ~pilot), strict=True):
             sums.add(stratum[rows], kind[rows], factor[rows])
@@ -141,10 +104,27 @@ class Tally:
     def row_weights(self, columns: Mapping[str, NDArray]) -> NDArray[np.float64]:
         """What each of these rows counts in the moments so far; they are among the counted."""
         stratum, pilot = self._stratum(columns), self._in_pilot(columns)
-        one, other = self._scales()
-        early, late = (sums.row_factors()[stratum] for sums in self._phases)
-        result: NDArray[np.float64] = np.where(pilot, one * early, other * late)
+        early, late = (factor[stratum] for factor in self.factors())
+        result: NDArray[np.float64] = np.where(pilot, early, late)
         return result * self._factor(columns)
+
+    def places(self, columns: Mapping[str, NDArray]) -> "Places":
+        """Where rows lie in the plan: in which phase and stratum, and what they count there."""
+        pilot = self._in_pilot(columns)
+        early, late = (len(sums.shares) for sums in self._phases)
+        where = self._stratum(columns), self._factor(columns)
+        return Places((pilot, ~pilot), *where, (early, late))
+
+    def factors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What a row of each stratum counts in pilot and rest, before its own factor."""
+        one, other = self._scales()
+        early, late = (sums.row_factors() for sums in self._phases)
+        return one * early, other * late
+
+    def groups(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The group of strata, large enough for a variance of its own, of each stratum."""
+        early, late = (sums.groups() for sums in self._phases)
+        return early, late
 
     def _scales(self) -> tuple[float, float]:
         """What a pilot row and a later row count; all together as many as they are."""

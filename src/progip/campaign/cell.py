@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from progip import records
+from progip.campaign.columns import execution_schema, result_schema
 from progip.campaign.golden import clean_rows
 from progip.campaign.identities import cell_identity, execution_identity
-from progip.campaign.judge import judge
+from progip.campaign.judge import evidence_of, judge
 from progip.campaign.manifest import cell_manifest, execution_manifest
 from progip.campaign.planning import Planner
 from progip.campaign.settings import CellSettings
@@ -69,6 +69,11 @@ class Cell:
         """Of the protection, from clean calibration images."""
         return self.subject.thresholds.of(self.settings.protection)
 
+    @cached_property
+    def _evidence(self) -> list[str]:
+        golden = self.subject.golden.evaluation(self.settings.population)
+        return evidence_of(golden.schema)
+
     def open(self, accepted: Callable[[], None]) -> None:
         """Refuse folders of another configuration, do golden work, and find the cell's size.
 
@@ -111,13 +116,12 @@ class Cell:
         Raises:
             OtherConfiguration: a whole shard has other columns.
         """
-        more = self.settings.more_columns
-        schema = records.execution_schema(*more)
+        schema = execution_schema(self.settings)
         work = SharedWork(self.execution_folder, schema, runs, self.settings.shard_size)
         with store.locked(self.execution_folder), store.locked(self.folder):
             mending.remove_leftovers(self.folder, work.held())
             remove_dead(self.folder)
-            rows = mending.mended_shards(self.folder, records.result_schema(*more))
+            rows = mending.mended_shards(self.folder, result_schema(self.settings))
             # looked up after the rows: another process adds an execution first, its rows second
             found = store.named_shards(self.execution_folder)
             executed = {(shard.start, shard.stop) for shard in found}
@@ -137,7 +141,16 @@ class Cell:
     def judge(self, start: int, stop: int, observed: pa.Table) -> pa.Table:
         """Write and return the rows of one executed shard."""
         settings, ood = self.settings, self.subject.thresholds.ood
-        rows = judge(observed, settings.names, settings.protection, self.thresholds, ood)
+        rows = judge(
+            observed,
+            settings.names,
+            settings.outcome,
+            settings.protection,
+            self.thresholds,
+            ood,
+            self._evidence,
+            result_schema(settings),
+        )
         store.write_shard(self.folder, start, stop, rows)
         self.judged.add((start, stop))
         return rows

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from progip import records
+from progip.campaign.columns import execution_schema
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import Subject
 from progip.engine.incremental import IncrementalExecutor, NotTraceable
@@ -64,7 +65,7 @@ class Execution:
 
     def __init__(self, settings: CellSettings, subject: Subject, sites: list[Site]) -> None:
         self._golden = subject.golden.evaluation(settings.population)
-        self._schema = records.execution_schema(*settings.more_columns)
+        self._schema = execution_schema(settings)
         self._reference = reference_executor(settings, subject, sites)
         self._executor: Executor = self._reference
         self._expect_golden(settings, subject)
@@ -90,8 +91,8 @@ class Execution:
         order = np.random.default_rng(0).permutation(len(self._golden))
         samples = order[: subject.tested.batch_size]
         observation = self._reference.fault_free(samples)
-        found = observed_columns(observation, subject.pipeline.ranges.sites, len(samples))
-        for name in ("class", "score", "grad_max", "range_excess_first", "range_excess_second"):
+        found = observed_columns(subject.pipeline, observation, len(samples))
+        for name in found:
             golden = self._golden[name].to_numpy()[samples]
             same = (golden == found[name]) | ((golden != golden) & (found[name] != found[name]))
             if not same.all():
@@ -108,7 +109,7 @@ class Execution:
                 )
 
     def run(self, plan: pa.Table) -> pa.Table:
-        """Execute every row of a plan: a table of ``records.execution_schema``.
+        """Execute every row of a plan: a table of ``columns.execution_schema``.
 
         Raises:
             RuntimeError: a fault did not fire exactly once, or the executors disagree on a run.
@@ -148,12 +149,14 @@ def observed_table(
     samples = plan["sample_index"].to_numpy()
     columns: dict[str, object] = {name: plan[name] for name in records.PLAN.names}
     columns["label"] = golden["label"].to_numpy()[samples]
-    for name in ("class", "score", "grad_max"):
-        columns[f"golden_{name}"] = golden[name].to_numpy()[samples]
-        columns[f"faulty_{name}"] = observed[name]
     for name in schema.names:
-        if name not in columns:
-            columns[name] = observed[name]
+        which, _, own = name.partition("_")
+        if name in columns:
+            continue
+        if which == "golden":
+            columns[name] = golden[own].to_numpy()[samples]
+        else:
+            columns[name] = observed[own if which == "faulty" else name]
     return pa.table(columns, schema=schema)
 
 

@@ -49,14 +49,14 @@ class Golden:
 
     Attributes:
         ranges: clean value ranges, from ID training images.
-        tables: ``records.GOLDEN`` by (population, split).
+        tables: golden rows (``records.golden_schema``) by (population, split).
     """
 
     ranges: RangeTable
     tables: dict[tuple[str, Split], pa.Table]
 
     def evaluation(self, population: str) -> pa.Table:
-        """``records.GOLDEN`` of the evaluation images."""
+        """Golden rows of the evaluation images."""
         return self.tables[population, "evaluation"]
 
 
@@ -104,15 +104,11 @@ def golden_work(
 
 
 def clean_rows(golden: Golden) -> pa.Table:
-    """Every golden row as one table (``records.CLEAN``), for what is read without the network."""
+    """Every golden row as one table, by population and split, to be read without the network."""
     parts = [
         pa.table(
-            [
-                pa.repeat(population, len(table)),
-                pa.repeat(split, len(table)),
-                *table.select(records.GOLDEN.names).columns,
-            ],
-            schema=records.CLEAN,
+            [pa.repeat(population, len(table)), pa.repeat(split, len(table)), *table.columns],
+            schema=pa.schema([*records.SPLIT, *table.schema]),
         )
         for (population, split), table in golden.tables.items()
     ]

@@ -12,6 +12,7 @@ def execution_identity(settings: CellSettings, subject: Subject) -> dict[str, An
     """What executed runs depend on, for their folder."""
     components = {
         "model": settings.subject.model,
+        "number_format": settings.subject.number_format,
         "ood_method": subject.tested.method,
         "correction": settings.subject.correction,
         "fault_model": settings.fault_model,
@@ -31,6 +32,7 @@ def execution_identity(settings: CellSettings, subject: Subject) -> dict[str, An
 def cell_identity(settings: CellSettings, subject: Subject) -> dict[str, Any]:
     """What a cell's rows depend on: its runs, and the protection that judges them."""
     runs = execution_identity(settings, subject)
-    protection = code_identity({"protection": settings.protection})
-    code = {part: {**runs[CODE][part], **protection[part]} for part in protection}
-    return {**runs, "protection": identity(settings.protection), CODE: code}
+    judges = {"protection": settings.protection, "outcome": settings.outcome}
+    judging = code_identity(judges)
+    code = {part: {**runs[CODE][part], **judging[part]} for part in judging}
+    return {**runs, **{part: identity(one) for part, one in judges.items()}, CODE: code}

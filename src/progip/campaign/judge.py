@@ -1,74 +1,77 @@
-"""From observations to outcomes: what a fault changed, and whether that is a failure."""
+"""From observations to rows: what a fault changed, and what the protection says of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
 
 from progip import records
-from progip.protections.base import EVIDENCE, Evidence, Protection
+from progip.outcomes.base import Context, Outcome, Runs
+from progip.protections.base import Evidence, Protection
 
-_FAULTY = {"grad_max": "faulty_grad_max", "score": "faulty_score"}
+_NO_EVIDENCE = {*records.IMAGE.names, "class"}
 
 
 def golden_evidence(golden: pa.Table) -> Evidence:
-    """What a protection sees of fault-free executions (``records.GOLDEN``)."""
-    names = [*EVIDENCE]
-    names += [name for name in records.GOLDEN_CORRECTION.names if name in golden.column_names]
-    return {name: golden[name].to_numpy() for name in names}
+    """What a protection sees of fault-free executions: every number that a probe produced."""
+    return {name: golden[name].to_numpy() for name in evidence_of(golden.schema)}
 
 
-def faulty_evidence(observed: pa.Table) -> Evidence:
-    """What a protection sees of runs (``records.execution_schema``)."""
-    names = [*EVIDENCE]
-    names += [name for name in records.GOLDEN_CORRECTION.names if name in observed.column_names]
-    return {name: observed[_FAULTY.get(name, name)].to_numpy() for name in names}
+def faulty_evidence(observed: pa.Table, names: Iterable[str]) -> Evidence:
+    """What a protection sees of runs.
 
-
-def outcomes(observed: pa.Table, population: str, ood_threshold: float) -> dict[str, np.ndarray]:
-    """The columns of ``records.OUTCOME`` for runs of one population.
-
-    The verdict is ID where score > ood_threshold, else OOD; a score that is not finite is neither,
-    so it always counts as a changed verdict. An ID image is originally correct if its golden class
-    and verdict are right, an OOD image if its golden verdict is. The two failures are disjoint: a
-    changed verdict comes first, since the class of an input judged OOD is never acted on.
+    Args:
+        names: of the evidence, as in golden rows.
     """
-    column = {name: observed[name].to_numpy() for name in _OUTCOME_INPUTS}
-    golden_score, faulty_score = column["golden_score"], column["faulty_score"]
-    golden_id = golden_score > ood_threshold
-    faulty_id = faulty_score > ood_threshold
-    verdict_changed = ~np.isfinite(faulty_score) | (golden_id != faulty_id)
-    class_changed = column["faulty_class"] != column["golden_class"]
-    if population == "id":
-        correct = golden_id & (column["golden_class"] == column["label"])
-    else:
-        correct = ~golden_id
-    correct = correct & np.isfinite(golden_score)
-    return {
-        "originally_correct": correct,
-        "class_changed": class_changed,
-        "verdict_changed": verdict_changed,
-        "classification_failure": correct & ~verdict_changed & class_changed & (population == "id"),
-        "detection_failure": correct & verdict_changed,
-    }
+    held = observed.schema.names
+    faulty = {name: f"faulty_{name}" for name in names}
+    return {n: observed[f if f in held else n].to_numpy() for n, f in faulty.items()}
 
 
-_OUTCOME_INPUTS = ("golden_score", "faulty_score", "golden_class", "faulty_class", "label")
+def runs_of(observed: pa.Table, needs: Iterable[str]) -> Runs:
+    """What an outcome sees of runs.
+
+    Args:
+        needs: ``Outcome.needs``.
+    """
+    held = observed.schema.names
+    names = ["label"]
+    for name in needs:
+        paired = [f"golden_{name}", f"faulty_{name}"]
+        names += paired if paired[1] in held else [name]
+    return {name: observed[name].to_numpy() for name in names}
+
+
+def evidence_of(golden: pa.Schema) -> list[str]:
+    """The columns of golden rows that are evidence."""
+    return [
+        field.name
+        for field in golden
+        if field.name not in _NO_EVIDENCE and not pa.types.is_string(field.type)
+    ]
 
 
 def judge(
     observed: pa.Table,
     cell: Mapping[str, str],
+    outcome: Outcome,
     protection: Protection,
     thresholds: Mapping[str, float],
     ood_threshold: float,
+    evidence: Iterable[str],
+    schema: pa.Schema,
 ) -> pa.Table:
-    """Result rows (``records.result_schema``) of executed runs under one protection."""
-    alarm, stage = protection.judge(faulty_evidence(observed), thresholds)
+    """Result rows of executed runs under one outcome and one protection.
+
+    Args:
+        evidence: names of what it may look at (``evidence_of`` golden rows).
+        schema: of the rows (``progip.campaign.columns``).
+    """
+    alarm, stage = protection.judge(faulty_evidence(observed, evidence), thresholds)
     count = len(observed)
     columns: dict[str, object] = {name: np.full(count, cell[name]) for name in records.CELL.names}
     columns |= {name: observed[name] for name in observed.schema.names}
-    columns |= outcomes(observed, cell["population"], ood_threshold)
+    context = Context(cell["population"], ood_threshold)
+    columns |= outcome.judge(runs_of(observed, outcome.needs), context)
     columns |= {"alarm": alarm, "alarm_stage": stage}
-    more = [f for f in observed.schema if f.name not in records.EXECUTION.names]
-    return pa.table(columns, schema=records.result_schema(more))
+    return pa.table(columns, schema=schema)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from progip import records
+from progip.campaign.columns import result_parts
 from progip.campaign.judge import golden_evidence
 from progip.campaign.planning import Planner
 from progip.campaign.settings import CellSettings
@@ -49,6 +50,8 @@ def cell_manifest(
         "identity": identity,
         "config_hash": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
         "config": config,
+        "outcome": settings.outcome.declared.to_json(),
+        "number_format": settings.subject.number_format.described(),
         "sampling": planner.describe(),
         "thresholds": {"ood": subject.thresholds.ood, **thresholds},
         "clean": {"images": len(clean.alarm), "alarms": int(clean.alarm.sum())},
@@ -60,6 +63,7 @@ def cell_manifest(
         "methods": account(_parts(settings)),
         "watched": subject.watched(settings.protection),
         "coverage": subject.survey.coverage(settings.fault_pass, layers),
+        "columns": records.described(result_parts(settings)),
         "layers": [
             {"layer": s.layer, "call": s.call, "type": s.kind, "neurons": s.neurons, "macs": s.macs}
             for s in layers
@@ -79,8 +83,10 @@ def execution_manifest(identity: dict[str, Any]) -> dict[str, Any]:
 def _parts(settings: CellSettings) -> dict[str, Described]:
     """The components that say what they do."""
     return {
+        "number_format": settings.subject.number_format,
         "fault_model": settings.fault_model,
         "ood_method": settings.subject.ood_method,
+        "outcome": settings.outcome,
         "protection": settings.protection,
         "sampling": settings.sampling,
         "stopping": settings.stopping,

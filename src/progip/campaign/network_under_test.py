@@ -55,11 +55,13 @@ class NetworkUnderTest:
             name: (self._placed(images), images.labels) for name, images in splits.items()
         }
         self._train = dataset.split("train")
-        self.plain = load_network(
-            settings.model,
-            self.device,
-            image_shape=splits["id", "evaluation"].pixels.shape[1:],
-            channels_last=settings.channels_last,
+        self.plain = settings.number_format.prepare(
+            load_network(
+                settings.model,
+                self.device,
+                image_shape=splits["id", "evaluation"].pixels.shape[1:],
+                channels_last=settings.channels_last,
+            )
         )
         self.images = {p: self.data[p, "evaluation"][0] for p in self.method.populations}
         self.batch_size = fitting_batch(
@@ -69,6 +71,7 @@ class NetworkUnderTest:
         check_repeatable(self.plain, owner, self.images["id"][: self.batch_size])
         self.identity: dict[str, Any] = {
             "model": identity(settings.model),
+            "number_format": identity(settings.number_format),
             "dataset": identity(dataset),
             "ood_dataset": identity(settings.ood_dataset),
             "ood_method": identity(self.method),
@@ -78,6 +81,8 @@ class NetworkUnderTest:
                 **{f"{p}_{s}": images.fingerprint() for (p, s), images in splits.items()},
             },
         }
+        if settings.probes:
+            self.identity["probes"] = [probe.name for probe in settings.probes]
         if settings.correction is not None:
             self.identity["correction"] = identity(settings.correction)
 
@@ -114,14 +119,20 @@ class NetworkUnderTest:
     def code(self) -> str:
         """Digest of the code that golden results depend on."""
         settings = self.settings
-        parts = (settings.model, settings.dataset, settings.ood_dataset, self.method)
-        return code_digest([*parts, settings.correction], self.layers)
+        parts = (
+            settings.model,
+            settings.number_format,
+            settings.dataset,
+            settings.ood_dataset,
+            self.method,
+        )
+        return code_digest([*parts, settings.correction, *settings.probes], self.layers)
 
     def pipeline(self, network: nn.Module, method: OODMethod, ranges: RangeTable) -> Pipeline:
         """The detector to execute, with its range checks."""
         if self.settings.correction is None:
-            return Pipeline(network, method, ranges)
-        return CorrectedPipeline(network, method, ranges, self.plain)
+            return Pipeline(network, method, ranges, self.settings.probes)
+        return CorrectedPipeline(network, method, ranges, self.plain, self.settings.probes)
 
     def training_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(images, labels) of the ID training data, images normalised, on the device."""

@@ -7,10 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from progip.campaign.judge import outcomes
+from progip.analysis.kinds import kinds_of
+from progip.campaign.judge import runs_of
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import Subject
 from progip.fault_models.base import Site
+from progip.outcomes.base import Context
 from progip.sampling.base import Pilot, Population
 from progip.storage import store
 
@@ -32,11 +34,15 @@ class Planner:
         self._folder = folder
         self._threshold = subject.thresholds.ood
         golden = subject.golden.evaluation(settings.population)
-        clean = {f"golden_{name}": golden[name] for name in ("score", "class")}
-        clean |= {f"faulty_{name}": golden[name] for name in ("score", "class")}
-        correct = outcomes(
-            pa.table({**clean, "label": golden["label"]}), settings.population, self._threshold
-        )["originally_correct"]
+        self._context = Context(settings.population, self._threshold)
+        self._kinds = kinds_of(settings.outcome.declared)
+        clean = {"label": golden["label"].to_numpy()}
+        for name in settings.outcome.needs:
+            values = golden[name].to_numpy()
+            clean |= {name: values, f"golden_{name}": values, f"faulty_{name}": values}
+        flags = settings.outcome.judge(clean, self._context)
+        base = self._kinds.declared.base
+        correct = flags[base] if base else np.ones(len(golden), dtype=bool)
         self.population = Population(
             settings.fault_model,
             sites,
@@ -64,8 +70,9 @@ class Planner:
         rows = rows.filter(np.asarray(rows["run_id"]) < runs)
         if len(rows) < runs:
             return None
-        found = outcomes(rows, self._settings.population, self._threshold)
-        failed = found["classification_failure"] | found["detection_failure"]
+        outcome = self._settings.outcome
+        found = outcome.judge(runs_of(rows, outcome.needs), self._context)
+        failed = self._kinds.failed(found)
         stratum = rows["stratum"].to_numpy()
         strata = len(self._settings.sampling.shares(self.population))
         counts = (np.ones(len(rows)), failed, failed & self._looks_clean(rows))

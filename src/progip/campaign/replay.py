@@ -10,9 +10,10 @@ import pyarrow as pa
 import torch
 
 from progip import records
+from progip.campaign.columns import execution_schema, result_schema
 from progip.campaign.execution import observed_table, reference_executor
 from progip.campaign.identities import cell_identity
-from progip.campaign.judge import judge
+from progip.campaign.judge import evidence_of, judge
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import prepare
 from progip.engine.layer_trace import LayerDifference, trace_run
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Replay:
-    """A stored row and what its replay gave, both of ``records.result_schema``.
+    """A stored row and what its replay gave, both of ``columns.result_schema``.
 
     layers: what each layer's tensor did against golden, in order of execution.
     """
@@ -82,7 +83,7 @@ def manifest_of(cell: Path) -> dict[str, Any]:
     return manifest
 
 
-def stored_row(folder: Path, run_id: int, schema: pa.Schema = records.RESULT) -> pa.Table:
+def stored_row(folder: Path, run_id: int, schema: pa.Schema) -> pa.Table:
     """One row of a cell's folder.
 
     Raises:
@@ -111,7 +112,7 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
             row was made with.
     """
     manifest = manifest_of(settings.folder)
-    schema = records.result_schema(*settings.more_columns)
+    schema = result_schema(settings)
     stored = stored_row(settings.folder, run_id, schema)
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -127,10 +128,19 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
         plan,
         subject.golden.evaluation(settings.population),
         executor.run(plan),
-        records.execution_schema(*settings.more_columns),
+        execution_schema(settings),
     )
     thresholds = manifest["thresholds"]
-    replayed = judge(observed, settings.names, settings.protection, thresholds, thresholds["ood"])
+    replayed = judge(
+        observed,
+        settings.names,
+        settings.outcome,
+        settings.protection,
+        thresholds,
+        thresholds["ood"],
+        evidence_of(subject.golden.evaluation(settings.population).schema),
+        schema,
+    )
     layers = trace_run(executor, plan, subject.survey.sites)
     return Replay(stored, replayed, layers)
 

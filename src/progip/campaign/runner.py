@@ -45,7 +45,9 @@ def run_cell(
         torch.set_num_threads(settings.threads)
     for folder in (settings.execution_folder, settings.folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with Progress(settings.folder, settings.label, settings.runs) as progress:
+    declared = settings.outcome.declared
+    flags = [event.flag for event in declared.failures]
+    with Progress(settings.folder, settings.label, settings.runs, flags, declared.base) as progress:
         cell = Cell(settings, config)
         cell.open(accepted)
         done = 0

@@ -4,19 +4,26 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 
 from progip import records
-from progip.analysis.tally import RATES
+from progip.analysis.kinds import kinds_of
 from progip.campaign.sizing import Sizing
 from progip.datasets.base import Dataset
 from progip.datasets.none import NoImages
+from progip.engine.targets import target_of
 from progip.errors import ProgipError
 from progip.fault_models.base import FaultModel
 from progip.models.base import Model
+from progip.number_formats.base import NumberFormat
+from progip.number_formats.fp32 import FP32
 from progip.ood_methods.base import OODMethod
-from progip.protections.base import Protection, check_evidence
+from progip.outcomes.base import Outcome
+from progip.outcomes.ood_verdict import DECLARED as USUAL
+from progip.outcomes.ood_verdict import OODVerdict
+from progip.probes import Probe
+from progip.probes.needs import check_needs
+from progip.protections.base import Protection
 from progip.protections.correcting import Correcting
 from progip.sampling.base import SamplingPlan
 from progip.sampling.uniform import Uniform
@@ -36,6 +43,8 @@ class SubjectSettings:
         channels_last: keep images and activations in that memory format, often faster on CPUs.
         device: ``cpu``, ``cuda``, ``cuda:1`` or ``auto`` (CUDA where there is one).
         correction: the protection that changes what is executed; None for one that only watches.
+        number_format: that the network computes in, and whose codes faults hit.
+        probes: what is observed beside what every detector shows.
     """
 
     model: Model
@@ -47,6 +56,8 @@ class SubjectSettings:
     channels_last: bool = True
     device: str = "auto"
     correction: Correcting | None = None
+    number_format: NumberFormat = field(default_factory=lambda: FP32)
+    probes: tuple[Probe, ...] = ()
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -89,6 +100,7 @@ class CellSettings:
 
     Attributes:
         runs: planned runs; the most there can be where ``stopping`` watches a rate.
+        outcome: what counts as a failure.
         sampling, stopping, sizing: how faults are drawn, when it is enough, how ``runs`` is found.
         seed: of the plan; run i's fault depends on (seed, cell, i) alone.
         folder: of the cell's rows; the executed runs that protections share lie beside it.
@@ -104,6 +116,7 @@ class CellSettings:
     fault_model: FaultModel
     fault_pass: str
     protection: Protection
+    outcome: Outcome = field(default_factory=lambda: OODVerdict(name="ood_verdict"))
     runs: int
     seed: int
     folder: Path
@@ -130,9 +143,10 @@ class CellSettings:
             raise ProgipError(f"shard_size={self.shard_size}: must be at least 1")
         if not 0 <= self.self_check <= 1:
             raise ProgipError(f"self_check={self.self_check}: must lie between 0 and 1")
-        if self.stopping.quantity not in (None, *RATES):
+        rates = kinds_of(self.outcome.declared).rates
+        if self.stopping.quantity not in (None, *rates):
             raise ProgipError(
-                f"stopping.of={self.stopping.quantity!r} is not one of {', '.join(RATES)}"
+                f"stopping.of={self.stopping.quantity!r} is not one of {', '.join(rates)}"
             )
         method = self.subject.ood_method
         if self.fault_pass not in method.passes:
@@ -145,15 +159,20 @@ class CellSettings:
                 f"population={self.population}: ood_method '{method.name}' judges no OOD input; "
                 "add population=id"
             )
-        check_evidence(self.protection.name, self.protection.watches, method.name, method.evidence)
+        watches, probes = self.protection.watches, self.subject.probes
+        owner = f"protection '{self.protection.name}'"
+        check_needs(owner, watches, method.name, method.evidence, probes)
+        shown = ("class", *method.evidence, "score")  # every method has a class and a score
+        owner = f"outcome '{self.outcome.name}'"
+        check_needs(owner, self.outcome.needs, method.name, shown, probes)
+        if self.population not in self.outcome.populations:
+            raise ProgipError(
+                f"population={self.population}: {owner} is of "
+                f"{', '.join(self.outcome.populations)} inputs; add population=id"
+            )
+        self.fault_model.check_format(self.subject.number_format)
         if self.seed < 0:
             raise ProgipError(f"seed={self.seed}: must not be negative")
-
-    @property
-    def more_columns(self) -> list[pa.Schema]:
-        """What rows of this cell have beyond ``records.EXECUTION``."""
-        many = [records.MANY] if self.fault_model.many else []
-        return many + [records.CORRECTION] * (self.subject.correction is not None)
 
     @property
     def execution_key(self) -> str:
@@ -171,9 +190,10 @@ class CellSettings:
     def fault_key(self) -> str:
         """Names the cell for the random numbers: without the protection, which changes no fault."""
         s = self.subject
+        usual = s.number_format.name == FP32.name
         return "/".join(
             [
-                s.model.name,
+                s.model.name if usual else f"{s.model.name}-{s.number_format.name}",
                 s.dataset.name,
                 s.ood_dataset.name,
                 self.population,
@@ -192,8 +212,9 @@ class CellSettings:
     def names(self) -> dict[str, str]:
         """The columns of ``records.CELL``."""
         s = self.subject
+        which = "" if self.outcome.name == USUAL.name else f"/{self.outcome.name}"
         return {
-            "cell": f"{self.fault_key}/{self.protection.name}",
+            "cell": f"{self.fault_key}/{self.protection.name}{which}",
             "model": s.model.name,
             "dataset": s.dataset.name,
             "ood_dataset": s.ood_dataset.name,
@@ -202,6 +223,9 @@ class CellSettings:
             "fault_model": self.fault_model.name,
             "fault_pass": self.fault_pass,
             "protection": self.protection.name,
+            "outcome": self.outcome.name,
+            "number_format": s.number_format.name,
+            "target": target_of(self.fault_pass).name,
         }
 
 

@@ -38,8 +38,9 @@ class StoppingMonitor:
         if quantity is None:
             return False
         manifest = store.read_json(self._folder / store.MANIFEST) or {}
-        moments = tally_shards(cell_paths(self._folder, runs), manifest, runs).moments()
-        self._estimates.append((runs, lambda c, m=moments: rate_of(m, quantity, c)))
+        tally = tally_shards(cell_paths(self._folder, runs), manifest, runs)
+        moments, kinds = tally.moments(), tally.kinds
+        self._estimates.append((runs, lambda c, m=moments: rate_of(m, quantity, c, kinds)))
         self.last = look = self._rule.judge(self._estimates)
         if look is None:
             return False

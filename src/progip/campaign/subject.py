@@ -75,7 +75,9 @@ class Subject:
     def survey(self) -> Survey:
         """What a fault can hit in every pass, and what not."""
         _ = self.golden  # fits the method
-        return survey(self.tested.network, self.tested.method, self.tested.images["id"][:3])
+        tested = self.tested
+        number_format = tested.settings.number_format
+        return survey(tested.network, tested.method, tested.images["id"][:3], number_format)
 
     def chosen(self, fault_model: FaultModel, fault_pass: str) -> list[Site]:
         """The sites of a pass that a fault model selects.

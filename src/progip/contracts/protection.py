@@ -1,17 +1,19 @@
 """The contract of a protection that watches: a pure function of what was observed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from progip.contracts.broken import Owner
+from progip.probes import Probe, optional_probes
 from progip.protections.base import EVIDENCE, Evidence, Judgement, Protection, outside
 from progip.protections.correcting import Correcting
 
 COUNT = 64
 
 
-def check_protection(protection: Protection) -> None:
+def check_protection(protection: Protection, probes: Sequence[Probe] = ()) -> None:
     """Check all that campaigns and deployed detectors rely on.
 
     Thresholds recur and are finite; NaN in a column that ``watches`` names always raises an alarm;
@@ -20,6 +22,7 @@ def check_protection(protection: Protection) -> None:
 
     Args:
         protection: with the options to check.
+        probes: of your own, whose columns it may look at beside those of ``progip.probes``.
 
     Raises:
         BrokenContract: saying what does not hold.
@@ -27,14 +30,16 @@ def check_protection(protection: Protection) -> None:
     owner = Owner(protection)
     owner.check_options()
     owner.must(not isinstance(protection, Correcting), "corrects: it is no function of evidence")
-    unknown = set(protection.watches) - set(EVIDENCE)
+    known = [*(probe() for probe in optional_probes().values()), *probes]
+    more = [c.name for probe in known for c in probe.produces if pa.types.is_floating(c.type)]
+    unknown = set(protection.watches) - {*EVIDENCE, *more}
     owner.must(not unknown, f"watches {', '.join(sorted(unknown))}, which no run shows")
     for vanishes in (True, False):
-        _check_with(owner, protection, vanishes)
+        _check_with(owner, protection, vanishes, more)
 
 
-def _check_with(owner: Owner, protection: Protection, vanishes: bool) -> None:
-    clean, faulty = _evidence(1), _evidence(2, faulty=True)
+def _check_with(owner: Owner, protection: Protection, vanishes: bool, more: list[str]) -> None:
+    clean, faulty = _evidence(1, more), _evidence(2, more, faulty=True)
     thresholds = protection.calibrate(clean, gradient_vanishes=vanishes)
     owner.must(
         isinstance(thresholds, Mapping)
@@ -95,7 +100,7 @@ def _same(one: Judgement, other: Judgement) -> bool:
     return np.array_equal(one.alarm, other.alarm) and stages
 
 
-def _evidence(seed: int, faulty: bool = False) -> dict[str, np.ndarray]:
+def _evidence(seed: int, more: list[str], faulty: bool = False) -> dict[str, np.ndarray]:
     """Plausible observations of COUNT runs; of faulty ones, some far out and some not finite."""
     draw = np.random.default_rng(seed)
     values: dict[str, np.ndarray] = {
@@ -103,6 +108,7 @@ def _evidence(seed: int, faulty: bool = False) -> dict[str, np.ndarray]:
         "score": draw.normal(0.13, 0.01, COUNT),
         "range_excess_first": -draw.uniform(0, 0.1, COUNT).astype(np.float32),
         "range_excess_second": -draw.uniform(0, 0.1, COUNT).astype(np.float32),
+        **{name: draw.normal(0, 1, COUNT).astype(np.float32) for name in more},
     }
     if faulty:
         for number, column in enumerate(values):

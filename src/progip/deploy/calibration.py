@@ -18,7 +18,8 @@ from progip.engine.ranges import profiling
 from progip.errors import ProgipError
 from progip.models.checking import check_layers, check_repeatable
 from progip.ood_methods.base import OODMethod
-from progip.protections.base import Protection, check_evidence
+from progip.probes.needs import check_needs, probes_for
+from progip.protections.base import Protection
 from progip.statistics import threshold_at_tpr
 
 
@@ -56,7 +57,9 @@ def guarded_detector(
     check_images("id_images", id_images)
     if ood_images is not None:
         check_images("ood_images", ood_images)
-    check_evidence(protection.name, protection.watches, method.name, method.evidence)
+    probes = probes_for(protection.watches, method.evidence)
+    owner = f"protection '{protection.name}'"
+    check_needs(owner, protection.watches, method.name, method.evidence, probes)
     check_layers(network, "guarded detector")
     check_repeatable(network, "guarded detector: the network", id_images[:batch_size])
     example = id_images[:1].repeat(2, 1, 1, 1)
@@ -66,7 +69,7 @@ def guarded_detector(
         if first is None:
             raise ProgipError("train: there is no batch of training images")
         method.fit(network, chain([first], batches))
-    pipeline = Pipeline(network, method, ranges)
+    pipeline = Pipeline(network, method, ranges, probes)
     clean = [
         golden_table(pipeline, images, np.full(len(images), records.OOD_LABEL), batch_size)
         for images in (id_images, ood_images)
@@ -95,8 +98,9 @@ def guarded_subject(
     subject: Subject, protection: Protection, range_checks: str = "fused"
 ) -> GuardedDetector:
     """The detector of a campaign, with the thresholds that judged the campaign's rows."""
-    method = subject.tested.method
-    check_evidence(protection.name, protection.watches, method.name, method.evidence)
+    method, probes = subject.tested.method, subject.tested.settings.probes
+    owner = f"protection '{protection.name}'"
+    check_needs(owner, protection.watches, method.name, method.evidence, probes)
     return GuardedDetector(
         subject.tested.network,
         subject.tested.method,

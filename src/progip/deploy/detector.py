@@ -11,7 +11,9 @@ from progip.deploy.range_checks import FusedRangeChecks, LayerRangeChecks, Range
 from progip.engine.ranges import RangeTable
 from progip.errors import ProgipError
 from progip.ood_methods.base import Detection, EnterPass, OODMethod, no_pass
-from progip.protections.base import Judgement, Limit, Protection, check_evidence
+from progip.probes import Observation
+from progip.probes.needs import check_needs, probes_for
+from progip.protections.base import Judgement, Limit, Protection
 from progip.protections.correcting import Correcting
 from progip.records import NO_CLASS
 
@@ -81,7 +83,9 @@ class GuardedDetector:
                 f"protection '{protection.name}' corrects, and raises no alarm over observations: "
                 "give the network that its protect() returns, with another protection or none"
             )
-        check_evidence(protection.name, protection.watches, method.name, method.evidence)
+        self._probes = probes_for(protection.watches, method.evidence)
+        owner = f"protection '{protection.name}'"
+        check_needs(owner, protection.watches, method.name, method.evidence, self._probes)
         self.network, self.method, self.protection = network, method, protection
         self.thresholds, self.ood_threshold = thresholds, ood_threshold
         self.ranges = ranges
@@ -144,11 +148,30 @@ class GuardedDetector:
         for name, value in (("nonfinite_gradient", "grad_max"), ("nonfinite_score", "score")):
             if name in self._watches:
                 host[name] = ~np.isfinite(host[value])
+        if self._probes:
+            host |= self._probed(detection)
         if self._limits is None:
             alarm, stage = self.protection.judge(host, self.thresholds)
         else:
             alarm, stage = _compared(self._limits, host, len(score))
         return Answer(label, score, score > self.ood_threshold, alarm, stage)
+
+    def _probed(self, detection: Detection) -> dict[str, np.ndarray]:
+        """What the probes show that the protection needs beside the evidence of every detector."""
+        nothing = detection.logits.new_zeros((len(detection.logits), 0))
+        found = ((probe.name, probe.measure(detection)) for probe in self._probes)
+        seen = Observation(
+            detection.logits,
+            detection.gradient.abs().flatten(1).amax(1),
+            detection.score,
+            nothing,
+            nothing,
+            measured={name: tensor for name, tensor in found if tensor is not None},
+        )
+        columns: dict[str, np.ndarray] = {}
+        for probe in self._probes:
+            columns |= probe.columns(seen, len(detection.logits))
+        return columns
 
     @property
     def checks_ranges(self) -> bool:

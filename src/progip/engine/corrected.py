@@ -1,19 +1,31 @@
 """Observes a network with a correcting protection: what it found, and whether a fault was there."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from torch import Tensor, nn
 
 from progip.engine.paths import Path, find_paths
-from progip.engine.pipeline import Observation, Pipeline
+from progip.engine.pipeline import Pipeline
 from progip.engine.ranges import RangeTable
 from progip.fault_models.base import Hits, Site
 from progip.models.calls import Call
 from progip.ood_methods.base import EnterPass, OODMethod, no_pass
+from progip.probes import Observation, Probe
+from progip.probes.corrections import CorrectionProbe
 from progip.protections.correcting import corrected_masks, keep_masks, protected_evidence
 
 FORWARD = ("first_forward", "second_forward")
+
+
+#: the columns of ``Scores``, of the pass that was hit, if that is a forward pass
+SCORES = (
+    pa.field("corrected_hit", pa.int64()),  # changed values that a fault had hit
+    pa.field("hits_corrected", pa.int32()),  # hits that were corrected in at least one place
+)
 
 
 class Scores(NamedTuple):
@@ -41,9 +53,14 @@ class CorrectedPipeline(Pipeline):
     """
 
     def __init__(
-        self, network: nn.Module, method: OODMethod, ranges: RangeTable, plain: nn.Module
+        self,
+        network: nn.Module,
+        method: OODMethod,
+        ranges: RangeTable,
+        plain: nn.Module,
+        probes: Sequence[Probe] = (),
     ) -> None:
-        super().__init__(network, method, ranges)
+        super().__init__(network, method, ranges, [CorrectionProbe(), *probes])
         self.watched = ""
         self._plain = plain
         self._masks: dict[Call, Tensor] = {}
@@ -73,7 +90,7 @@ class CorrectedPipeline(Pipeline):
         flagged, corrected = found[0]["flagged"], found[0]["zeroed"]
         for evidence in found[1:]:
             flagged, corrected = flagged | evidence["flagged"], corrected + evidence["zeroed"]
-        return observation._replace(flagged=flagged, corrected=corrected)
+        return replace(observation, flagged=flagged, corrected=corrected)
 
     def scores(self, sites: list[Site], hits: Hits, images: Tensor) -> Scores:
         """Compare the corrections of the watched pass with the hits of the same batch.

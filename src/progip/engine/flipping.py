@@ -9,6 +9,7 @@ from torch import Tensor
 
 from progip.fault_models.base import Hits, Site
 from progip.models.calls import Call
+from progip.number_formats.fp32 import FP32
 
 NONE = np.zeros(0, dtype=np.int64)
 
@@ -46,6 +47,7 @@ class BatchFaults:
         self._sites = sites
         self.batch_size = batch_size
         self._device = device
+        self._format = sites[0].format if sites else FP32
         self._shapes = {site.key: site.shape for site in sites}
         self._axes = {site.key: site.axis for site in sites}
         self._fresh = {site.key for site in sites if site.fresh and fault_pass != "backward"}
@@ -82,17 +84,17 @@ class BatchFaults:
         # what a convolution made without a gradient nobody else reads; other outputs may be views
         alone = key in self._fresh and not tensor.requires_grad
         flipped = tensor if alone else tensor.clone()
-        bits = self._rows(key, flipped.view(torch.int32))
-        strides, places = bits.stride(), planned.places
+        values = self._rows(key, flipped.detach())  # no step that autograd would follow
+        strides, places = values.stride(), planned.places
         if self._strides.get(key) != strides:
             self._strides[key] = strides
             found = self._places(key, planned.rows, planned.neurons)
             places = torch.from_numpy(found).to(self._device)
-        span = 1 + sum((n - 1) * step for n, step in zip(bits.shape, strides, strict=True))
-        memory = bits.as_strided((span,), (1,))
-        before = memory[places]
+        span = 1 + sum((n - 1) * step for n, step in zip(values.shape, strides, strict=True))
+        memory = values.as_strided((span,), (1,))
+        before = self._format.encode(memory[places])
         after = before ^ planned.masks
-        memory[places] = after
+        memory[places] = self._format.decode(after)
         self._fired.append((planned.rows, before, after))
         return flipped
 
@@ -118,8 +120,8 @@ class BatchFaults:
         """Each flipped value before and after, float32, by row."""
         order = np.argsort(np.concatenate([rows for rows, _, _ in self._fired]))
         before, after = (
-            torch.cat(values).view(torch.float32).cpu().numpy()[order]
-            for values in list(zip(*self._fired, strict=True))[1:]
+            self._format.decode(torch.cat(codes)).cpu().numpy()[order]
+            for codes in list(zip(*self._fired, strict=True))[1:]
         )
         return before, after
 

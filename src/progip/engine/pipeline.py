@@ -1,49 +1,42 @@
 """The detector with its range checks as one pure function of a batch, for every executor."""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from progip.engine.ranges import Bounds, RangeTable, extremes
 from progip.models.calls import Call, watch_calls
-from progip.ood_methods.base import EnterPass, OODMethod, no_pass
+from progip.ood_methods.base import Detection, EnterPass, OODMethod, no_pass
+from progip.probes import DetectionProbe, Observation, Probe, RangeProbe
 
 # Its fused kernel is taken only where no gradient is needed and never under tracing: two passes of
 # one detector would use different arithmetic, and hooks inside attention would not fire.
 torch.backends.mha.set_fastpath_enabled(False)
 
 
-class Observation(NamedTuple):
-    """What one execution of B images shows; every row depends on its own image alone.
+class Pipeline:
+    """``pipeline(images) -> Observation``: network, OOD method and range observation together.
+
+    Args:
+        probes: what is observed beside the outcome of the detector and its ranges.
 
     Attributes:
-        logits: (B, classes) of the first forward pass.
-        grad_max: (B,) largest absolute value of the input gradient; NaN if it holds a NaN.
-        score: (B,) float64.
-        excess_first, excess_second: (B, range sites) how far the outputs of each range-checked
-            layer leave the clean range in each forward pass, in widths of that range; negative
-            inside, NaN where an output is NaN, -1 in a pass that the method does not make.
-        flagged, corrected: (B,) bool and int64, of a network with a correcting protection: whether
-            it found an error, how many values it corrected, in all forward passes together.
+        probes: all of them, in the order of their columns.
     """
 
-    logits: Tensor
-    grad_max: Tensor
-    score: Tensor
-    excess_first: Tensor
-    excess_second: Tensor
-    flagged: Tensor | None = None
-    corrected: Tensor | None = None
-
-
-class Pipeline:
-    """``pipeline(images) -> Observation``: network, OOD method and range observation together."""
-
-    def __init__(self, network: nn.Module, method: OODMethod, ranges: RangeTable) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        method: OODMethod,
+        ranges: RangeTable,
+        probes: Sequence[Probe] = (),
+    ) -> None:
         self.network = network
         self.method = method
         self.ranges = ranges
+        self.probes: tuple[Probe, ...] = (DetectionProbe(), RangeProbe(ranges.sites), *probes)
         self._bounds: Bounds | None = None
 
     def __call__(self, images: Tensor, enter: EnterPass = no_pass) -> Observation:
@@ -67,7 +60,12 @@ class Pipeline:
             detection.score,
             self._excess(seen["first_forward"], images),
             self._excess(seen["second_forward"], images),
+            measured=self._probed(detection),
         )
+
+    def _probed(self, detection: Detection) -> dict[str, Tensor]:
+        found = ((probe.name, probe.measure(detection)) for probe in self.probes)
+        return {name: tensor for name, tensor in found if tensor is not None}
 
     def _measured(self, site: Call, output: Tensor) -> Any:
         """What is kept of the output of a range-checked call until the passes are over."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +12,10 @@ from torch import Tensor
 from progip.engine.corrected import CorrectedPipeline
 from progip.engine.flipping import BatchFaults
 from progip.engine.observe import observed_columns
-from progip.engine.pipeline import Observation, Pipeline
+from progip.engine.pipeline import Pipeline
+from progip.engine.targets import Flip, target_of
 from progip.fault_models.base import Hits, Site, digests, named_hits
-from progip.models.calls import tensor_argument, with_tensor_argument
+from progip.probes import Observation
 
 #: the hits of some planned runs (``records.PLAN``)
 Draw = Callable[[pa.Table], Hits]
@@ -52,6 +53,7 @@ class ReferenceExecutor:
         self.images = images
         self.batch_size = max(batch_size, 2)  # one row alone would use other kernels
         self.sites = sites
+        self._target = target_of(fault_pass)
         self._draw = draw
         self._modules = {
             name: module
@@ -76,10 +78,10 @@ class ReferenceExecutor:
         """Execute every row of a plan (``records.PLAN``).
 
         Returns:
-            one array a column of ``records.OBSERVED`` that execution measures: ``value_before``,
-            ``value_after`` and the columns of ``observed_columns``. With ``draw`` the two values
-            are NaN, and the columns of ``records.MANY`` are there, too; those of
-            ``records.CORRECTION`` for a network with a correcting protection.
+            one array a column: ``value_before``, ``value_after`` and the columns of
+            ``observed_columns``. With ``draw`` the two values are NaN, and the columns of
+            ``fault_models.base.MANY`` are there, too; ``Scores`` for a network with a correcting
+            protection.
 
         Raises:
             RuntimeError: a planned fault did not fire exactly once.
@@ -129,7 +131,7 @@ class ReferenceExecutor:
                 f"layer '{first.layer}' call {first.call} of the {self.fault_pass} pass and "
                 f"{planned[row] - 1} other places, fired {fired[row]} times"
             )
-        result = observed_columns(observation, self.pipeline.ranges.sites, len(samples))
+        result = observed_columns(self.pipeline, observation, len(samples))
         if isinstance(self.pipeline, CorrectedPipeline):
             result |= self.pipeline.scores(self.sites, hits, images)._asdict()
             result = {name: values[: len(samples)] for name, values in result.items()}
@@ -144,15 +146,7 @@ class ReferenceExecutor:
     def _hooks(self) -> ExitStack:
         stack = ExitStack()
         for name, module in self._modules.items():
-            if self.fault_pass == "backward":
-                handle = module.register_forward_pre_hook(
-                    lambda m, a, k, name=name: self._before_call(a, k, name), with_kwargs=True
-                )
-            else:
-                # before the hooks of a correcting protection: it sees what the fault did
-                handle = module.register_forward_hook(
-                    lambda m, a, o, name=name: self._after_call(o, name), prepend=True
-                )
+            handle = self._target.hook(module, partial(self._at_call, name))
             stack.callback(handle.remove)
         return stack
 
@@ -160,24 +154,10 @@ class ReferenceExecutor:
         self._current = name
         self._counts.clear()
 
-    def _next_fault(self, name: str) -> tuple[str, int] | None:
+    def _at_call(self, name: str) -> Flip | None:
+        """What becomes of the tensor of this call of a module; None for nothing."""
+        if self._current != self._target.counted_in(self.fault_pass):
+            return None
         key = (name, self._counts.get(name, 0))
         self._counts[name] = key[1] + 1
-        return key if key in self._faults else None
-
-    def _after_call(self, output: Any, name: str) -> Any:
-        if self._current != self.fault_pass:
-            return None
-        key = self._next_fault(name)
-        return None if key is None else self._faults.flip(key, output)
-
-    def _before_call(self, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
-        if self._current != "first_forward":
-            return None
-        key, given = self._next_fault(name), tensor_argument(args, kwargs)
-        if key is None or given is None:
-            return None
-        # a view of its own, because the tensor's gradient also sums what other consumers give
-        view = given.view_as(given)
-        view.register_hook(lambda gradient: self._faults.flip(key, gradient))
-        return with_tensor_argument(args, kwargs, view)
+        return partial(self._faults.flip, key) if key in self._faults else None

@@ -13,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from progip.batch_axis import BatchAxis, Seen, Undecided, batch_axes
 from progip.fault_models.base import Site
 from progip.models.calls import tensor_argument, with_tensor_argument
+from progip.number_formats.base import NumberFormat
+from progip.number_formats.fp32 import FP32
 from progip.ood_methods.base import OODMethod
 from progip.records import PASSES
 
@@ -100,30 +102,34 @@ def find_sites(network: nn.Module, method: OODMethod, images: Tensor) -> dict[st
     return {name: [site for site in sites if not site.doubt] for name, sites in found.items()}
 
 
-def survey(network: nn.Module, method: OODMethod, images: Tensor) -> Survey:
+def survey(
+    network: nn.Module, method: OODMethod, images: Tensor, number_format: NumberFormat = FP32
+) -> Survey:
     """Find what a fault can hit, by running the detector on batches of different size and order.
 
-    A site is a call of a module whose own ``forward`` makes one float32 tensor. In the backward
+    A site is a call of a module whose own ``forward`` makes one tensor of the number
+    format's type. In the backward
     pass only modules whose backward computation runs are sites: Mahalanobis on the penultimate
     feature never differentiates through the head.
 
     Args:
         method: fitted.
         images: (n, channels, height, width), see ``batch_axes``.
+        number_format: that the network computes in.
     """
     watcher = _Watcher(network, method)
     axes = batch_axes(watcher.run, images)
     sites: dict[str, list[Site]] = {name: [] for name in PASSES}
     for (fault_pass, layer, call), axis in axes.items():
         module, tensor = watcher.modules[layer], watcher.seen[fault_pass, layer, call]
-        if tensor.dtype == torch.float32 and axis is not None:
+        if tensor.dtype == number_format.dtype and axis is not None:
             macs = watcher.macs.get((layer, call), 0)
-            sites[fault_pass].append(_site(layer, call, module, tensor, axis, macs))
+            sites[fault_pass].append(_site(layer, call, module, tensor, axis, macs, number_format))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(images[:1].repeat(2, *[1] * (images.dim() - 1)))
     hit = sum(site.macs for site in sites["first_forward"])
     macs = max(counter.get_total_flops() // 4, hit)  # of two images; a product and a sum each
-    left_out = {name: _left_out(watcher, name, sites[name]) for name in PASSES}
+    left_out = {n: _left_out(watcher, n, sites[n], number_format.dtype) for n in PASSES}
     return Survey(sites, left_out, macs)
 
 
@@ -231,17 +237,20 @@ def _site(
     tensor: _Tensor,
     axis: BatchAxis | Undecided,
     macs: int,
+    code: NumberFormat,
 ) -> Site:
     kinds = kinds_of(module)
     if isinstance(axis, Undecided):
-        return Site(layer, call, kinds[0], (), 0, macs, kinds, doubt=str(axis))
+        return Site(layer, call, kinds[0], (), 0, macs, kinds, doubt=str(axis), format=code)
     shape = axis.row_shape(tensor.shape)
     neurons = math.prod(shape)
     fresh = kinds[0] in FRESH and getattr(nn, kinds[0]) in type(module).__mro__[:2]
-    return Site(layer, call, kinds[0], shape, neurons, macs, kinds, axis, fresh=fresh)
+    return Site(layer, call, kinds[0], shape, neurons, macs, kinds, axis, fresh=fresh, format=code)
 
 
-def _left_out(watcher: _Watcher, fault_pass: str, sites: list[Site]) -> list[LeftOut]:
+def _left_out(
+    watcher: _Watcher, fault_pass: str, sites: list[Site], dtype: torch.dtype
+) -> list[LeftOut]:
     """The convolution and linear layers without a call that can be hit."""
     hit = {site.layer for site in sites}
     found = []
@@ -249,17 +258,19 @@ def _left_out(watcher: _Watcher, fault_pass: str, sites: list[Site]) -> list[Lef
         if isinstance(module, MAC_LAYERS) and layer not in hit:
             kind = kinds_of(module)[0]
             macs = sum(n for (name, _), n in watcher.macs.items() if name == layer)
-            found.append(LeftOut(layer, kind, _reason(watcher, fault_pass, layer), macs))
+            found.append(LeftOut(layer, kind, _reason(watcher, fault_pass, layer, dtype), macs))
     return found
 
 
-def _reason(watcher: _Watcher, fault_pass: str, layer: str) -> str:
+def _reason(watcher: _Watcher, fault_pass: str, layer: str, dtype: torch.dtype) -> str:
     types = {
         t.dtype for (p, name, _), t in watcher.seen.items() if (p, name) == (fault_pass, layer)
     }
-    if types - {torch.float32}:
-        kind = str(min(types - {torch.float32}, key=str)).removeprefix("torch.")
-        return f"gives {kind}; only float32 can be hit"
+    if types - {dtype}:
+        kind, wanted = (
+            str(t).removeprefix("torch.") for t in (min(types - {dtype}, key=str), dtype)
+        )
+        return f"gives {kind}; only {wanted} can be hit"
     if types:
         return "gives the same tensor for every image"
     if fault_pass == "backward":

@@ -82,7 +82,7 @@ class AtRate(InLayers):
         row, flat = (np.concatenate(p) for p in zip(*parts, strict=True)) if parts else NOTHING
         counts = np.bincount(row, minlength=len(runs))
         numbers = streams.uniforms(runs.tolist(), MASKS, (counts * self.draws).tolist())
-        mask = self._masks(numbers.reshape(-1, self.draws))
+        mask = self._masks(numbers.reshape(-1, self.draws), sites[0].format.bits)
         site = np.searchsorted(ends, flat, side="right")
         return Hits(row, site, flat - np.concatenate([[0], ends])[site], mask)
 
@@ -110,5 +110,9 @@ class AtRate(InLayers):
             count *= 2  # from the start: the same numbers, and more of them
 
     @abstractmethod
-    def _masks(self, uniform: np.ndarray) -> np.ndarray:
-        """The bits to flip, uint32 (hits,), from uniform numbers (hits, ``draws``)."""
+    def _masks(self, uniform: np.ndarray, word: int) -> np.ndarray:
+        """The bits to flip, uint32 (hits,), from uniform numbers (hits, ``draws``).
+
+        Args:
+            word: bits of a value's code.
+        """

@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -11,6 +11,8 @@ import pyarrow as pa
 from progip.batch_axis import IMAGES_FIRST, BatchAxis
 from progip.described import Described
 from progip.errors import ProgipError
+from progip.number_formats.base import NumberFormat
+from progip.number_formats.fp32 import FP32
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Site:
         axis: where the samples of a batch lie in the tensor.
         doubt: why they cannot be told apart; such a site cannot be hit. "" where they can.
         fresh: whether the output of a forward pass is memory that nothing else has a view of.
+        format: of the tensor's values, whose codes faults flip bits of.
     """
 
     layer: str
@@ -41,6 +44,7 @@ class Site:
     axis: BatchAxis = IMAGES_FIRST
     doubt: str = ""
     fresh: bool = False
+    format: NumberFormat = field(default_factory=lambda: FP32, hash=False)
 
     @property
     def key(self) -> tuple[str, int]:
@@ -82,7 +86,14 @@ class Hits(NamedTuple):
     mask: np.ndarray
 
 
-BITS = 32  # of a float32 value
+#: of a run whose faults hit any number of neurons; ``layer`` is "", ``neuron`` and ``bit`` are -1
+#: there, and the hits themselves follow from seed, cell and run_id (``FaultModel.hits``).
+MANY = (
+    pa.field("hits", pa.int32()),
+    pa.field("fault_digest", pa.int64()),  # hash of sites, neurons and bits; 0 without a hit
+)
+
+BITS = 32  # of the longest code
 NO_BIT = -1
 
 
@@ -97,6 +108,14 @@ class FaultModel(Described, ABC):
     name: str
 
     many: ClassVar[bool] = False
+
+    @property
+    def columns(self) -> tuple[pa.Field, ...]:
+        """What rows have beyond the plan: what a run with many hits keeps of them."""
+        return MANY if self.many else ()
+
+    def check_format(self, number_format: NumberFormat) -> None:
+        """Refuse options that name bits a format does not have. Raises ProgipError."""
 
     @abstractmethod
     def select(self, sites: list[Site]) -> list[Site]:
@@ -170,9 +189,22 @@ def digests(hits: Hits, rows: int) -> np.ndarray:
     return result
 
 
-def check_bits(owner: str, bits: list[int]) -> None:
-    """Raise ProgipError unless ``bits`` are distinct bits of a word, at least one."""
+def check_bits(owner: str, bits: list[int], number_format: NumberFormat | None = None) -> None:
+    """Raise ProgipError unless ``bits`` are distinct bits, at least one, of the format if given."""
     if not bits or len(set(bits)) != len(bits):
         raise ProgipError(f"fault_model '{owner}': bits must be distinct and at least one")
-    if any(bit not in range(BITS) for bit in bits):
-        raise ProgipError(f"fault_model '{owner}': bits must lie in 0..31, got {list(bits)}")
+    most = 31 if number_format is None else number_format.bits - 1
+    if any(not 0 <= bit <= most for bit in bits):
+        which = "" if number_format is None else f" of number_format '{number_format.name}'"
+        raise ProgipError(
+            f"fault_model '{owner}': bits must lie in 0..{most}{which}, got {list(bits)}"
+        )
+
+
+def check_count(owner: str, key: str, count: int, number_format: NumberFormat) -> None:
+    """Raise ProgipError unless a code of the format has so many bits."""
+    if count > number_format.bits:
+        raise ProgipError(
+            f"fault_model '{owner}': {key}={count} bits, and a code of number_format "
+            f"'{number_format.name}' has {number_format.bits}"
+        )

@@ -9,8 +9,9 @@ import numpy as np
 from progip.described import WORKS
 from progip.errors import ProgipError
 from progip.fault_models.at_rate import AtRate
-from progip.fault_models.base import BITS, check_bits
+from progip.fault_models.base import BITS, check_bits, check_count
 from progip.fault_models.random import integers
+from progip.number_formats.base import NumberFormat
 
 
 @dataclass(kw_only=True)
@@ -43,10 +44,13 @@ class DistinctBits(AtRate):
     def draws(self) -> int:  # type: ignore[override]
         return self.number
 
-    def _masks(self, uniform: np.ndarray) -> np.ndarray:
+    def check_format(self, number_format: NumberFormat) -> None:
+        check_count(self.name, "number", self.number, number_format)
+
+    def _masks(self, uniform: np.ndarray, word: int) -> np.ndarray:
         hits, steps = len(uniform), np.arange(self.number)
-        chosen = steps + integers(uniform, BITS - steps)
-        order = np.repeat(np.uint32(1) << np.arange(BITS, dtype=np.uint32), hits)
+        chosen = steps + integers(uniform, word - steps)
+        order = np.repeat(np.uint32(1) << np.arange(word, dtype=np.uint32), hits)
         mask = np.zeros(hits, dtype=np.uint32)
         for i in range(self.number):  # the first steps of a Fisher-Yates shuffle of the bits
             place = chosen[:, i] * hits + np.arange(hits)
@@ -76,7 +80,10 @@ class OneBit(AtRate):
         super().__post_init__()
         check_bits(self.name, self.bits)
 
-    def _masks(self, uniform: np.ndarray) -> np.ndarray:
+    def check_format(self, number_format: NumberFormat) -> None:
+        check_bits(self.name, self.bits, number_format)
+
+    def _masks(self, uniform: np.ndarray, word: int) -> np.ndarray:
         chosen = np.array(self.bits, dtype=np.uint32)[integers(uniform[:, 0], len(self.bits))]
         return np.uint32(1) << chosen
 
@@ -106,8 +113,11 @@ class Burst(AtRate):
                 f"to {BITS}"
             )
 
-    def _masks(self, uniform: np.ndarray) -> np.ndarray:
-        first = integers(uniform[:, 0], BITS - self.length + 1)
+    def check_format(self, number_format: NumberFormat) -> None:
+        check_count(self.name, "length", self.length, number_format)
+
+    def _masks(self, uniform: np.ndarray, word: int) -> np.ndarray:
+        first = integers(uniform[:, 0], word - self.length + 1)
         burst = (np.int64(1) << self.length) - 1
         return (burst << first).astype(np.uint32)
 
@@ -143,10 +153,10 @@ class WordError(AtRate):
                 f"fault_model '{self.name}': spread={self.spread} is not a probability; give 0 to 1"
             )
 
-    def _masks(self, uniform: np.ndarray) -> np.ndarray:
-        centre = integers(uniform[:, 0], BITS)
-        reached = self.spread ** np.arange(1, BITS)  # probability of at least so many steps
+    def _masks(self, uniform: np.ndarray, word: int) -> np.ndarray:
+        centre = integers(uniform[:, 0], word)
+        reached = self.spread ** np.arange(1, word)  # probability of at least so many steps
         below = np.minimum((uniform[:, 1:2] < reached).sum(1), centre)
-        above = np.minimum((uniform[:, 2:3] < reached).sum(1), BITS - 1 - centre)
+        above = np.minimum((uniform[:, 2:3] < reached).sum(1), word - 1 - centre)
         ones = (np.int64(1) << (below + above + 1)) - 1
         return (ones << (centre - below)).astype(np.uint32)

@@ -12,6 +12,7 @@ from progip.errors import ProgipError
 from progip.fault_models.base import NO_BIT, Atoms, Site, check_bits
 from progip.fault_models.layers import InLayers
 from progip.fault_models.random import integers, uniforms
+from progip.number_formats.base import NumberFormat
 
 
 @dataclass(kw_only=True)
@@ -99,6 +100,9 @@ class SingleBitFlip(SingleNeuron):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_bits(self.name, self.bits)
+
+    def check_format(self, number_format: NumberFormat) -> None:
+        check_bits(self.name, self.bits, number_format)
 
     def _every_bit(self) -> np.ndarray:
         return np.array(self.bits, dtype=np.int8)

@@ -5,7 +5,7 @@ Because it changes nothing, any number of protections judge the same executed fa
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,10 +14,10 @@ import numpy as np
 from progip.described import Described
 from progip.errors import ProgipError
 
-#: columns a protection may look at, named as in ``records.GOLDEN``, of n executions each.
+#: columns a protection may look at, named as in golden rows, of n executions each.
 Evidence = Mapping[str, np.ndarray]
 
-#: those columns
+#: those that every detector shows; probes produce more
 EVIDENCE = (
     "grad_max",
     "score",
@@ -62,8 +62,8 @@ class Protection(Described, ABC):
 
     Class attributes:
         watches: the columns of evidence that ``judge`` looks at; a deployed detector gathers no
-            other. Default all of them, range checks included. An OOD method must compute them
-            (``check_evidence``).
+            other. Default those of every detector, range checks included. The OOD method or a
+            probe must produce them (``progip.probes.needs``).
     """
 
     name: str
@@ -108,38 +108,6 @@ class Protection(Described, ABC):
             option: (n,) float64, infinite where no value will do.
         """
         return {}
-
-
-def check_evidence(
-    protection: str, watches: Collection[str], method: str, computes: Collection[str]
-) -> None:
-    """Refuse a protection that looks at what the OOD method does not compute.
-
-    A second forward pass that is never made cannot leave its range: a protection of ranges then
-    watches the first one alone.
-
-    Args:
-        protection, method: their names.
-        watches: ``Protection.watches``.
-        computes: ``OODMethod.evidence``.
-
-    Raises:
-        ProgipError: naming the columns.
-    """
-    unknown = sorted(set(watches) - set(EVIDENCE))
-    if unknown:
-        raise ProgipError(
-            f"protection '{protection}' watches {', '.join(unknown)}; there are "
-            f"{', '.join(EVIDENCE)}"
-        )
-    missing = [name for name in watches if name not in computes]
-    if missing and (set(missing) != {"range_excess_second"} or len(watches) == 1):
-        raise ProgipError(
-            f"protection '{protection}' looks at {', '.join(missing)}, which ood_method "
-            f"'{method}' does not compute (it computes {', '.join(computes)}); choose another "
-            "ood_method or protection. A protection of one's own declares what it looks at in "
-            "the class attribute watches, a method its passes"
-        )
 
 
 def passing(value: np.ndarray, finite: np.ndarray) -> np.ndarray:

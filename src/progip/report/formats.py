@@ -71,3 +71,12 @@ def p_value(p: float) -> str:
 def markdown(text: str) -> str:
     """Text that reads the same in a Markdown table: | _ * and their like escaped, one line."""
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
+
+
+def inside(title: str) -> str:
+    """A title inside a sentence; abbreviations stay as they are.
+
+    >>> inside("Classification failures"), inside("ID/OOD detection failures")
+    ('classification failures', 'ID/OOD detection failures')
+    """
+    return title if title[:2].isupper() else title[0].lower() + title[1:]

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from progip.analysis.estimates import OF_PROTECTION, UNPROTECTED
+from progip.analysis.estimates import UNPROTECTED, of_protection
+from progip.analysis.manifests import USUAL
 from progip.report import formats
 
 #: the intervals of `Campaign.interval`, in words
@@ -67,9 +68,10 @@ def plain(note: Note) -> str:
 
 
 def setting_title(setting: tuple[str, ...]) -> str:
-    """Dataset, OOD dataset and fault model in one line."""
-    dataset, ood, fault = setting
-    return f"{dataset} against {ood}, faults {fault}"
+    """Dataset, OOD dataset, fault model and an unusual number format in one line."""
+    dataset, ood, fault, number_format = setting
+    unusual = "" if number_format == USUAL["number_format"] else f", numbers {number_format}"
+    return f"{dataset} against {ood}, faults {fault}{unusual}"
 
 
 def amount(row: pd.Series, name: str) -> str:
@@ -81,14 +83,14 @@ def amount(row: pd.Series, name: str) -> str:
 
 def share(row: pd.Series, rate: str, decimals: int = 2) -> str:
     """An estimate in per cent, N/A where it says nothing, a dash where there is no row."""
-    if row["protection"] == UNPROTECTED and rate in OF_PROTECTION:
+    if row["protection"] == UNPROTECTED and of_protection(rate):
         return formats.NOT_APPLICABLE
     return _value(formats.percent(row[rate], decimals), row, rate)
 
 
 def interval(row: pd.Series, rate: str, decimals: int = 2) -> str:
     """The interval of an estimate; empty where the estimate is N/A, a dash without any row."""
-    if row["protection"] == UNPROTECTED and rate in OF_PROTECTION:
+    if row["protection"] == UNPROTECTED and of_protection(rate):
         return ""
     if math.isnan(row[rate]):
         return formats.ABSENT
@@ -98,7 +100,7 @@ def interval(row: pd.Series, rate: str, decimals: int = 2) -> str:
 
 def size(row: pd.Series, rate: str) -> str:
     """The denominator of an estimate, in rows."""
-    if row["protection"] == UNPROTECTED and rate in OF_PROTECTION:
+    if row["protection"] == UNPROTECTED and of_protection(rate):
         return ""
     if _idle(row):
         return formats.ABSENT

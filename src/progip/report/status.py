@@ -156,7 +156,7 @@ def _cell(root: Path, here: Path, files: list[str]) -> CellStatus:
         state=RUNNING if alive else FAILED if error else DONE if done >= planned else STOPPED,
         planned=planned,
         done=done,
-        failed=int(counts.get("classification_left", 0) + counts.get("detection_left", 0)),
+        failed=int(counts.get("failures_left", 0)),
         rate=rate,
         speed=speed if alive else math.nan,
         seconds_left=(planned - done) / speed if alive and speed else math.nan,

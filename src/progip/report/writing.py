@@ -15,6 +15,7 @@ from progip.report.rendering.page import to_html
 from progip.report.rendering.text import to_markdown, to_text
 from progip.report.sections.beside import beside_section
 from progip.report.sections.breakdown import base_section, pass_section
+from progip.report.sections.measures import measures_section
 from progip.report.sections.methods import methods_section
 from progip.report.sections.provenance import provenance_section
 from progip.report.sections.rates import rates_section
@@ -47,6 +48,7 @@ def write_report(
     estimand: str | None = None,
     interval: str = "wilson",
     beside: bool = False,
+    outcome: str | None = None,
 ) -> str:
     """Report on a campaign: returns the text to print, and writes the same as files.
 
@@ -55,7 +57,8 @@ def write_report(
     each figure as SVG, PDF and PNG, and the numbers of each table and figure as CSV, fractions of 1
     and counts, unrounded. estimand: the population to speak of, as in `Campaign.load`.
     interval: method of the intervals, a key of `progip.statistics.METHODS`. beside: put published
-    figures beside ours although networks, data or detectors are others.
+    figures beside ours although networks, data or detectors are others. outcome: as in
+    `Campaign.load`.
 
     Raises ProgipError as `Campaign.load` does, and when the files cannot be written.
     """
@@ -64,6 +67,7 @@ def write_report(
         "estimand": estimand,
         "interval": interval,
         "beside": beside,
+        "outcome": outcome,
     }
     campaign = Campaign.load(folder, **chosen)
     sections = build_sections(campaign, runtime_sections(folder, beside))
@@ -109,5 +113,6 @@ def build_sections(campaign: Campaign, measured: Sequence[Section] = ()) -> list
         for builder in SECTIONS
         if len(single.cells) or builder not in OF_SINGLE
     ]
+    means = measures_section(campaign)
     last = [builder(campaign) for builder in LAST_SECTIONS]
-    return [*first, *([rates] if rates is not None else []), *measured, *last]
+    return [*first, *(part for part in (means, rates) if part is not None), *measured, *last]

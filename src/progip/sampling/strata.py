@@ -7,14 +7,13 @@ from numpy.typing import NDArray
 
 from progip.errors import ProgipError
 from progip.fault_models.random import integers
+from progip.number_formats.fp32 import FP32
 from progip.sampling.base import CleanValues, Population
 from progip.sampling.change import CLASSES, EDGES, change_class, class_names
 
 FACTORS = ("bit", "layer", "change", "correct", "margin")
 #: factors of the image; a plan has one of them
 OF_IMAGE = ("correct", "margin")
-#: first bit of each field of a float32 after the mantissa: exponent, sign
-FIELDS = (23, 31)
 #: classes of the originally correct images by their distance from the OOD threshold, nearest first
 MARGINS = (0.02, 0.05, 0.1, 0.2, 0.5)
 #: of each class of changes: all that are small beside the site's values are one
@@ -30,7 +29,7 @@ class Strata:
 
     Attributes:
         levels: (factors, H) level of each stratum in each factor, in the order of ``by``.
-        wider: (factors, H) the same, of wider levels: sign, exponent or mantissa of a bit.
+        wider: (factors, H) the same, of wider levels: the field of a bit.
         names: (H,) such as ``change=2^3 margin=0-2 % layer=fc#0``.
         shares: (H,) probability under the fault model; above 0.
         even: (H,) part of the runs in a plan that visits changes and margins alike, and no image
@@ -86,8 +85,17 @@ def strata_of(population: Population, by: list[str]) -> Strata:
     if "change" in by:
         if population.find_values is None:
             raise ProgipError("sampling.by: the fault-free values are not known, leave out change")
+        other = next((s.format for s in atoms.sites if s.format.name != FP32.name), None)
+        if other is not None:
+            raise ProgipError(
+                f"sampling.by: change is known of number_format '{FP32.name}' alone, not of "
+                f"'{other.name}'; leave out change"
+            )
         values = population.find_values()
         counts = values.counts
+    fields = [
+        part.low for part in atoms.sites[0].format.fields[1:]
+    ]  # first bit of each after the first
     classes, labels, wide = _image_classes(population, by)
     images = np.concatenate(classes)
     edges = np.cumsum([0, *(len(chosen) for chosen in classes)])
@@ -107,7 +115,7 @@ def strata_of(population: Population, by: list[str]) -> Strata:
     for factor in by:
         if factor == "bit":
             bits = np.unique(atoms.bit)
-            found = np.searchsorted(bits, atoms.bit)[atom], np.digitize(bits, FIELDS)
+            found = np.searchsorted(bits, atoms.bit)[atom], np.digitize(bits, fields)
             name = [f"bit={b}" for b in bits]
         elif factor == "layer":
             found = atoms.site[atom], np.zeros(sites, dtype=np.int64)

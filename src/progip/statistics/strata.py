@@ -165,7 +165,7 @@ class StratifiedSums:
         """What a row of each stratum counts in the moments, before its own factor, (H,)."""
         if len(self.shares) == 1:
             return np.ones(1)
-        group = self._groups()
+        group = self.groups()
         n = self.rows.sum(1)
         mass = np.bincount(group, n * self.weights)
         share = np.bincount(group, self.shares)
@@ -186,7 +186,7 @@ class StratifiedSums:
             n = self.size
             spread = np.diag(second) - (np.outer(first, first) / n if n else 0.0)
             return Moments(self.rows[0].copy(), first.copy(), second.copy(), spread, False)
-        group = self._groups()
+        group = self.groups()
         count = int(group.max()) + 1 if len(group) else 0
         collect = np.zeros((count, len(group)))
         collect[group, np.arange(len(group))] = 1.0
@@ -206,7 +206,7 @@ class StratifiedSums:
         covariance += (mean.T * (inflate * mass_square)) @ mean
         return Moments(self.rows.sum(0), scale @ total, scale**2 @ square, covariance)
 
-    def _groups(self) -> NDArray[np.int64]:
+    def groups(self) -> NDArray[np.int64]:
         """The group of each stratum, (H,): similar weights, at least LEAST_ROWS rows due."""
         order = np.argsort(self.weights, kind="stable")
         due = np.cumsum(self.size * self.allocation[order])

@@ -61,7 +61,7 @@ class PrecisionRule(StoppingRule):
     """Stops when the interval of one rate is narrow enough.
 
     Attributes:
-        of: the rate, one of ``progip.analysis.tally.RATES``.
+        of: the rate, one of ``progip.analysis.kinds.Kinds.rates``.
         margin: half-width to reach, a fraction of 1; of the rate itself where ``relative``.
         confidence: of the interval, over all looks together.
         first: runs before the first look; each look comes after ``growth`` times as many.

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,19 @@ class Progress:
     Args:
         name: of the cell, for bar and log lines.
         planned: runs of the cell.
+        failures: columns of rows that tell a failure.
+        base: column of the runs that can fail; "" for all.
     """
 
-    def __init__(self, folder: Path, name: str, planned: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        planned: int,
+        failures: Sequence[str] = ("classification_failure", "detection_failure"),
+        base: str = "originally_correct",
+    ) -> None:
+        self._failures_in, self._base = failures, base
         self.name, self.planned, self.done = name, planned, 0
         self._at_first, self._begun = 0, time.monotonic()
         self._executing = False
@@ -69,12 +80,11 @@ class Progress:
 
     def add(self, rows: pa.Table, done: int) -> None:
         """Count judged rows of this process; ``done`` runs of the cell are now in shards."""
-        column = {name: rows[name].to_numpy() for name in _COUNTED}
-        correct = column["originally_correct"]
-        failed = column["classification_failure"] | column["detection_failure"]
-        left = failed & ~column["alarm"]
-        weight = column["weight"]
-        for i, mask in enumerate((correct, left)):
+        failed = np.logical_or.reduce([rows[name].to_numpy() for name in self._failures_in])
+        left = failed & ~rows["alarm"].to_numpy()
+        weight = rows["weight"].to_numpy()
+        base = rows[self._base].to_numpy() if self._base else np.ones(len(rows), dtype=bool)
+        for i, mask in enumerate((base, left)):
             chosen = weight[mask]
             self._sums[3 * i : 3 * i + 3] += (len(chosen), chosen.sum(), np.square(chosen).sum())
         self._bar.update(done - self.done)
@@ -85,7 +95,7 @@ class Progress:
 
     @property
     def failure_rate(self) -> Rate:
-        """Failures that nothing noticed among originally correct runs of this process."""
+        """Failures that nothing noticed among the runs of this process that can fail."""
         n, weight, squared, events, event_weight, event_squared = self._sums
         return rate_from_sums(
             n=int(n), events=int(events), weight=weight, weight_squared=squared,
@@ -132,11 +142,6 @@ class Progress:
                 self._file.write_text(json.dumps(content))
         except OSError as error:  # whether rows can be written shows when they are
             log.warning("no heartbeat in %s: %s", self._file.parent, error.strerror)
-
-
-_COUNTED = (
-    "originally_correct", "classification_failure", "detection_failure", "alarm", "weight",
-)  # fmt: skip
 
 
 def duration(seconds: float) -> str:

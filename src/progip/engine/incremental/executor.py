@@ -13,8 +13,9 @@ from progip.engine.incremental.schedule import Schedule
 from progip.engine.incremental.sweep import Fault, Sweep, golden_values
 from progip.engine.incremental.tracing import Traced
 from progip.engine.observe import observed_columns
-from progip.engine.pipeline import Observation
 from progip.fault_models.base import Site
+from progip.number_formats.fp32 import FP32
+from progip.probes import Observation
 
 DEFAULT_MEMORY = 2**31
 MOST_RUNS = 2048  # in one sweep; more do not fill batches better
@@ -51,6 +52,7 @@ class IncrementalExecutor:
         memory: int = DEFAULT_MEMORY,
     ) -> None:
         self.traced, self.images, self.fault_pass = traced, images, fault_pass
+        self._format = sites[0].format if sites else FP32
         self._shapes = {site.key: site.shape for site in sites}
         self._nodes: dict[tuple[str, int], int] = {}
         for site in sites:
@@ -119,15 +121,20 @@ class IncrementalExecutor:
                 f"'{layers[row]}' call {calls[row]} of the {self.fault_pass} pass, fired "
                 f"{sweep.fired[row]} times"
             )
-        ranges = self.traced.pipeline.ranges.sites
-        middle = 3 + len(ranges)
+        pipeline, names = self.traced.pipeline, self.traced.measured
+        first = 3 + len(names)
+        second = first + len(pipeline.ranges.sites)
         observation = Observation(
-            *outputs[:3],
-            *(_columns(c, outputs[0]) for c in (outputs[3:middle], outputs[middle:])),
+            outputs[0],
+            outputs[1],
+            outputs[2],
+            _columns(outputs[first:second], outputs[0]),
+            _columns(outputs[second:], outputs[0]),
+            measured=dict(zip(names, outputs[3:first], strict=True)),
         )
-        result = observed_columns(observation, ranges, len(members))
-        result["value_before"] = sweep.before.view(np.float32)
-        result["value_after"] = sweep.after.view(np.float32)
+        result = observed_columns(pipeline, observation, len(members))
+        for name, codes in (("value_before", sweep.before), ("value_after", sweep.after)):
+            result[name] = self._format.decode(torch.from_numpy(codes)).numpy()
         return result
 
     def _faults(self, part: pa.Table, layers: list[str], calls: np.ndarray) -> dict[int, Fault]:
@@ -141,7 +148,7 @@ class IncrementalExecutor:
         for key, members in by_site.items():
             runs = np.array(members)
             where = np.unravel_index(neurons[runs], self._shapes[key])
-            faults[self._nodes[key]] = Fault(runs, where, masks[runs])
+            faults[self._nodes[key]] = Fault(runs, where, masks[runs], self._format)
         return faults
 
 

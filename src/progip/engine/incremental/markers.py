@@ -122,6 +122,7 @@ class MarkedPipeline(Pipeline):
 
     def __init__(self, pipeline: Pipeline, device: torch.device) -> None:
         super().__init__(pipeline.network, pipeline.method, pipeline.ranges)
+        self.probes = pipeline.probes
         # tensors, because a GPU divides by a number in another way than by a tensor
         columns = (values.unbind() for values in self.ranges.bounds(device))
         self._limits = dict(zip(self.ranges.sites, zip(*columns, strict=True), strict=True))

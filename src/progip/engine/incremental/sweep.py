@@ -10,15 +10,17 @@ from torch import Tensor
 from progip.engine.incremental.graph import Layout
 from progip.engine.incremental.lanes import Cell, Lanes, State, differs, gather, put, repack
 from progip.engine.incremental.schedule import Schedule, Step
+from progip.number_formats.base import NumberFormat
 
 
 @dataclass
 class Fault:
-    """The faults of one site: runs, position of the neuron in a row, bits to flip."""
+    """The faults of one site: runs, position of the neuron in a row, bits to flip in its code."""
 
     runs: np.ndarray
     where: tuple[np.ndarray, ...]
     masks: np.ndarray
+    format: NumberFormat
 
 
 def golden_values(schedule: Schedule, images: Tensor) -> dict[int, Any]:
@@ -179,13 +181,13 @@ class Sweep:
         self, layout: Layout, value: Tensor, lanes: np.ndarray, fault: Fault, start: int
     ) -> None:
         part = slice(start, start + len(lanes))
-        bits = layout.rows(value.view(torch.int32))
+        values, code = layout.rows(value), fault.format
         index = tuple(
             torch.from_numpy(i).to(self.device) for i in (lanes, *(w[part] for w in fault.where))
         )
-        before = bits[index].cpu().numpy()
+        before = code.encode(values[index]).cpu().numpy()
         after = before ^ fault.masks[part]
-        bits[index] = torch.from_numpy(after).to(self.device)
+        values[index] = code.decode(torch.from_numpy(after).to(self.device))
         runs = fault.runs[part]
         self.before[runs], self.after[runs] = before, after
         self.fired[runs] += 1

@@ -37,8 +37,9 @@ class Traced:
     Attributes:
         nodes: the operations, in order of execution.
         constants: the values of those nodes that do not depend on the images.
-        outputs: the nodes of logits, gradient maximum and score, then the columns of the range
-            excesses of the first and of the second forward pass.
+        outputs: the nodes of logits, gradient maximum and score, of what probes measured, then the
+            columns of the range excesses of the first and of the second forward pass.
+        measured: names of the probes that measured something, in the order of these nodes.
         sites: the node of every mark.
 
     Raises:
@@ -56,6 +57,7 @@ class Traced:
         self.constants: dict[int, Any] = {}
         self.sites: dict[SiteKey, int] = {}
         self.outputs: list[int] = []
+        self.measured: list[str] = []
         self._dummies: dict[tuple[Any, ...], Tensor] = {}
         self._build(pipeline, images)
 
@@ -117,8 +119,9 @@ class Traced:
 
     def _check_outputs(self, pipeline: Pipeline, images: Tensor, value: Any) -> None:
         seen = pipeline(images)
+        self.measured = list(seen.measured)
         columns = [*seen.excess_first.unbind(1), *seen.excess_second.unbind(1)]
-        expected = [seen.logits, seen.grad_max, seen.score, *columns]
+        expected = [seen.logits, seen.grad_max, seen.score, *seen.measured.values(), *columns]
         if not all(same_bits(a, b) for a, b in zip(expected, value, strict=True)):
             raise NotTraceable("the traced graph computes other values than the network")
 
@@ -133,6 +136,7 @@ def _trace(pipeline: Pipeline, images: Tensor) -> tuple[fx.Graph, list[SiteKey]]
             seen.logits,
             seen.grad_max,
             seen.score,
+            *seen.measured.values(),
             *seen.excess_first,
             *seen.excess_second,
         ]

@@ -8,13 +8,12 @@ from progip.analysis.campaign import Campaign
 from progip.analysis.estimates import in_order
 from progip.report.figures import style
 from progip.report.figures.base import Absent, Figure, called, in_words, readable
-from progip.report.figures.vulnerability import executions_of, site_rates
+from progip.report.figures.vulnerability import executions_of, fields_in_words, site_rates
 
 TITLE = "Failures by flipped bit"
 CAPTION = (
     "Share of originally correct runs that fail before any protection, by the flipped bit, with "
-    "95 % intervals: all layers, models, ID and OOD inputs together. Bits 0 to 22 are the "
-    "fraction, 23 to 30 the exponent, 31 the sign of a 32-bit number."
+    "95 % intervals: all layers, models, ID and OOD inputs together. {fields}."
 )
 
 
@@ -24,7 +23,8 @@ def bits(campaign: Campaign, setting: tuple[str, ...]) -> list[Figure | Absent]:
         return [Absent("bits", TITLE, "no run is done yet")]
     data = site_rates(campaign, setting, ["ood_method", "fault_pass", "bit"])
     data = data.sort_values(["ood_method", "fault_pass", "bit"], ignore_index=True)
-    return [Figure("bits", TITLE, CAPTION, _alt(data), data, draw, called("bits", setting))]
+    caption = CAPTION.format(fields=fields_in_words(campaign))
+    return [Figure("bits", TITLE, caption, _alt(data), data, draw, called("bits", setting))]
 
 
 def _alt(data: pd.DataFrame) -> str:

@@ -8,11 +8,11 @@ from progip.analysis.campaign import SETTING, Campaign
 from progip.analysis.estimates import UNPROTECTED, in_order, pool, summarise, with_unprotected
 from progip.report.figures import style
 from progip.report.figures.base import Absent, Figure, called, in_words, readable
+from progip.report.formats import inside
 
 TITLE = "Failures left in each pass"
-KINDS = {"classification": "classification failures", "detection": "ID/OOD detection failures"}
 CAPTION = (
-    "Failures that each protection leaves, in per cent of originally correct runs, with 95 % "
+    "Failures that each protection leaves, in per cent of {base}, with 95 % "
     "intervals; logarithmic scale. An open marker with a line down to the axis stands at the upper "
     "limit of a cell without any failure left. N: NaN-dominant, more than 96 % of the failures of "
     "that pass are not finite."
@@ -21,19 +21,25 @@ CAPTION = (
 
 def passes(campaign: Campaign, setting: tuple[str, ...]) -> list[Figure | Absent]:
     """Share of originally correct runs that fail and are left, by OOD method, pass, protection."""
-    cells = with_unprotected(campaign.cells)
+    declared = campaign.declared
+    cells = with_unprotected(campaign.cells, campaign.kinds)
     here = cells[(cells[list(SETTING)] == list(setting)).all(axis=1)]
-    summary = summarise(pool(here), ["ood_method", "fault_pass", "protection"], campaign.interval)
+    by = ["ood_method", "fault_pass", "protection"]
+    summary = summarise(pool(here), by, campaign.interval, campaign.kinds)
     names = ["ood_method", "fault_pass", "protection", "unfinished", "nan_dominant"]
     parts = []
-    for kind in KINDS:
-        rate = f"{kind}_rate"
-        part = summary[[*names, f"{kind}_left", rate, f"{rate}_low", f"{rate}_high", f"{rate}_n"]]
+    for event in declared.events:
+        rate = f"{event.name}_rate"
+        part = summary[
+            [*names, f"{event.name}_left", rate, f"{rate}_low", f"{rate}_high", f"{rate}_n"]
+        ]
         part = part.set_axis([*names, "left", "estimate", "low", "high", "n"], axis=1)
-        part.insert(3, "kind", kind)
+        part.insert(3, "kind", event.name)
+        part.insert(4, "title", inside(event.title))
         parts.append(part)
     data = pd.concat(parts, ignore_index=True)
-    return [Figure("passes", TITLE, CAPTION, _alt(data), data, draw, called("passes", setting))]
+    caption = CAPTION.format(base=inside(declared.base_title))
+    return [Figure("passes", TITLE, caption, _alt(data), data, draw, called("passes", setting))]
 
 
 def _alt(data: pd.DataFrame) -> str:
@@ -49,7 +55,7 @@ def _alt(data: pd.DataFrame) -> str:
         for _, row in same.iterrows()
     ]
     return (
-        f"Points with error bars. Most failures: {KINDS[worst['kind']]} under "
+        f"Points with error bars. Most failures: {worst['title']} under "
         f"{worst['ood_method']} after faults in the {readable(worst['fault_pass'])} pass; "
         f"left there: {'; '.join(said)}."
     )
@@ -58,15 +64,17 @@ def _alt(data: pd.DataFrame) -> str:
 def draw(data: pd.DataFrame) -> Drawing:
     """One row an OOD method, one column a kind of failure."""
     methods = in_order("ood_method", data["ood_method"].unique())
-    drawing, axes = style.panels(len(methods), len(KINDS), 2.3, sharey=True)
+    titles = dict(zip(data["kind"], data["title"], strict=True))
+    kinds = list(titles)
+    drawing, axes = style.panels(len(methods), len(kinds), 2.3, sharey=True)
     shown = data[["low", "high", "estimate"]].where(data[["low", "high"]].notna().all(axis=1))
     usual = [*shown["estimate"], *shown["high"].where(shown["estimate"] == 0)]
     for row, method in enumerate(methods):
-        for column, kind in enumerate(KINDS):
+        for column, kind in enumerate(kinds):
             part = data[(data["ood_method"] == method) & (data["kind"] == kind)]
             panel = axes[row, column]
             _panel(panel, part, usual)
-            panel.set_title(f"{method}: {KINDS[kind]}", loc="left")
+            panel.set_title(f"{method}: {titles[kind]}", loc="left")
         axes[row, 0].set_ylabel("left, % of correct runs")
     style.legend_below(drawing, axes[0, 0], 5)
     return drawing

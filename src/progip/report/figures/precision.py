@@ -8,8 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from progip.analysis.campaign import SETTING, Campaign, by_group
-from progip.analysis.estimates import OF_PROTECTION, UNPROTECTED, in_order, with_unprotected
-from progip.analysis.tally import KINDS, RATES
+from progip.analysis.estimates import UNPROTECTED, in_order, of_protection, with_unprotected
 from progip.report.figures import style
 from progip.report.figures.base import Absent, Figure, called
 from progip.statistics import Moments
@@ -29,7 +28,8 @@ SHOWN = {
 
 def precision(campaign: Campaign, setting: tuple[str, ...]) -> list[Figure | Absent]:
     """Rates and their intervals over the first 100, 200, 500 ... runs of each cell."""
-    cells = with_unprotected(campaign.cells)
+    kinds = campaign.kinds
+    cells = with_unprotected(campaign.cells, kinds)
     here = cells[(cells[list(SETTING)] == list(setting)).all(axis=1) & (cells["done"] > 0)]
     stopped = any(folder.manifest.get("stopping") for folder in campaign.folders)
     rows = []
@@ -39,10 +39,10 @@ def precision(campaign: Campaign, setting: tuple[str, ...]) -> list[Figure | Abs
             first = [_at(cell, size, stopped) for cell in looks]
             moments = reduce(add, first)
             for name in SHOWN:
-                if protection == UNPROTECTED and name in OF_PROTECTION:
+                if protection == UNPROTECTED and of_protection(name):
                     continue
-                events, base = RATES[name]
-                rate = moments.rate(KINDS[events], KINDS[base])
+                events, base = kinds.rates[name]
+                rate = moments.rate(kinds.masks[events], kinds.masks[base])
                 if rate.n:
                     rows.append(
                         {

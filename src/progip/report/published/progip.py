@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from progip.analysis.counting import KINDS
+from progip.analysis.kinds import OOD_VERDICT
 
 CITATION = (
     "Joshi et al., ProGIP, tables 'Key Metrics' and 'Overall Results' (ACM TECS 2025, "
@@ -23,9 +23,11 @@ SETUP = "DenseNet-BC and ResNet-34, CIFAR-10 / ImageNet-resize"
 LABEL = f"published ({SETUP})"
 
 #: the setting that the published figures belong to, by the names of the config groups
-SETTING = ("cifar10", "imagenet_resize", "single_bit_flip")
+SETTING = ("cifar10", "imagenet_resize", "single_bit_flip", "fp32")
 RUNS = 2_400_000
 ORIGINALLY_CORRECT = 2_004_945
+#: what the publication counts as failures
+OUTCOME = "ood_verdict"
 #: protection: (classification failures, ID/OOD detection failures) left undetected
 FAILURES_LEFT = {"none": (4138, 5989), "progip": (17, 111), "ranger": (12, 133)}
 
@@ -122,6 +124,14 @@ def overall_counts() -> pd.DataFrame:
             "classification_left": c_left,
             "detection_left": d_left,
         }
-        counts = {f"{k}{end}": known.get(k, math.nan) for k in KINDS for end in ("", "_w", "_w2")}
+        known |= {
+            "classification_detected": c_all - c_left,
+            "detection_detected": d_all - d_left,
+            "failures": c_all + d_all,
+            "failures_left": c_left + d_left,
+            "failures_detected": c_all + d_all - c_left - d_left,
+        }
+        ends = ("", "_w", "_w2")
+        counts = {f"{k}{end}": known.get(k, math.nan) for k in OOD_VERDICT.masks for end in ends}
         rows.append({"protection": protection, "planned": RUNS, **counts})
     return pd.DataFrame(rows)

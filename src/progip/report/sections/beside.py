@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from progip.analysis.campaign import SETTING, Campaign, by_group
-from progip.analysis.estimates import OF_PROTECTION, UNPROTECTED, summarise, with_unprotected
+from progip.analysis.estimates import UNPROTECTED, of_protection, summarise, with_unprotected
 from progip.report import formats
 from progip.report.layout import Block, Note, Section, Value, setting_title
 from progip.report.published import progip as published
@@ -36,7 +36,9 @@ def agreement(low: float, high: float, other_low: float, other_high: float) -> s
 
 def shown(campaign: Campaign, setting: tuple[str, ...]) -> bool:
     """Whether published figures stand beside a setting: it is theirs, or it was asked for."""
-    dataset, ood, faults = setting
+    dataset, ood, faults, number_format = setting
+    if campaign.declared.name != published.OUTCOME or number_format != published.SETTING[3]:
+        return False
     if campaign.beside:
         return faults.startswith("single_bit")
     cells = campaign.cells
@@ -49,7 +51,8 @@ def shown(campaign: Campaign, setting: tuple[str, ...]) -> bool:
 def beside_section(campaign: Campaign) -> Section:
     """The overall quantities of each setting with single flips beside the published ones."""
     kind = campaign.interval
-    ours = summarise(with_unprotected(campaign.cells), [*SETTING, "protection"], kind)
+    cells = with_unprotected(campaign.cells, campaign.kinds)
+    ours = summarise(cells, [*SETTING, "protection"], kind, campaign.kinds)
     theirs = {
         row["protection"]: row
         for _, row in summarise(published.overall_counts(), ["protection"], kind).iterrows()
@@ -60,7 +63,7 @@ def beside_section(campaign: Campaign) -> Section:
         if paper is None or not shown(campaign, tuple(row[name] for name in SETTING)):
             continue
         for quantity in QUANTITIES:
-            if row["protection"] == UNPROTECTED and quantity in OF_PROTECTION:
+            if row["protection"] == UNPROTECTED and of_protection(quantity):
                 continue
             found: dict[str, object] = {name: row[name] for name in (*SETTING, "protection")}
             found["quantity"] = quantity
@@ -88,7 +91,7 @@ def beside_section(campaign: Campaign) -> Section:
 
 def differences(campaign: Campaign, setting: tuple[str, ...]) -> list[str]:
     """In what the campaign's setup differs from the publication's; empty where it does not."""
-    dataset, ood, _ = setting
+    dataset, ood, *_ = setting
     cells = campaign.cells
     here = cells[(cells[list(SETTING)] == list(setting)).all(axis=1)]
     found = []

@@ -14,7 +14,10 @@ from progip.analysis.estimates import (
     summarise,
     with_unprotected,
 )
+from progip.analysis.manifests import USUAL
+from progip.outcomes.declared import Declared
 from progip.report import formats, layout
+from progip.report.formats import inside
 from progip.report.layout import Block, Note, Section, Value
 from progip.report.published import progip as published
 from progip.report.sections.beside import AGREEMENT_READING, agreement
@@ -30,9 +33,8 @@ METRICS = {
     "fpr": ("FPR at threshold", "ood_false_positives", "ood_images"),
 }
 READING = [
-    "C: classification failures, D: ID/OOD detection failures, as left / before protection; "
-    "detected in % with its 95 % interval, n being the number before protection. correct: "
-    "originally correct runs. *: some of its cells are unfinished or missing.",
+    "{events}, as left / before protection; detected in % with its 95 % interval, n being the "
+    "number before protection. {base}. *: some of its cells are unfinished or missing.",
     f"N: NaN-dominant, more than {100 * NAN_DOMINANT:.0f} % of the failures are not finite "
     "(forward passes: logits or score; backward pass: gradient). Many intervals stand here: some "
     "miss the truth by chance alone.",
@@ -64,7 +66,7 @@ def base_metrics(base: pd.DataFrame, method: str = "wilson") -> pd.DataFrame:
                     estimate = rate(round(k), int(n), method=method)
                     value, low, high = estimate.estimate, estimate.low, estimate.high
             out |= {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_n": n}
-        known = published.base_metrics(*(row[name] for name in DETECTOR))
+        known = published.base_metrics(*(row[name] for name in DETECTOR[:4]))
         for name in published.BaseMetrics._fields:
             value = getattr(known, name) if known else math.nan
             out[f"published_{name}"] = value
@@ -79,7 +81,8 @@ def base_section(campaign: Campaign) -> Section:
     data = base_metrics(campaign.base, campaign.interval)
     headers = ["", *(header for header, *_ in METRICS.values())]
     blocks = []
-    for (model, dataset, ood), group in by_group(data, ["model", "dataset", "ood_dataset"]):
+    names = ["model", "dataset", "ood_dataset", "number_format"]
+    for (model, dataset, ood, code), group in by_group(data, names):
         rows = []
         for _, row in group.iterrows():
             rows.append([row["ood_method"], *(_percent(row, metric) for metric in METRICS)])
@@ -88,7 +91,8 @@ def base_section(campaign: Campaign) -> Section:
             if not math.isnan(row["published_auroc"]):
                 rows.append(["· published", *(_percent(row, f"published_{m}") for m in METRICS)])
                 rows.append(["· ours", *(_agreement(row, metric) for metric in METRICS)])
-        blocks.append(Block(f"{model}, {dataset} against {ood}", headers, rows))
+        numbers = "" if code == USUAL["number_format"] else f", numbers {code}"
+        blocks.append(Block(f"{model}, {dataset} against {ood}{numbers}", headers, rows))
     notes: list[Note] = [
         "In %; n in images (ID + OOD for AUROC). ID is the positive class. The threshold is the "
         "calibrated one that the campaign used; FPR at 95 % TPR takes its own from the evaluation "
@@ -110,7 +114,8 @@ def base_section(campaign: Campaign) -> Section:
 
 def pass_section(campaign: Campaign) -> Section:
     """The overall quantities by pass: all together, for each OOD method, and for each model."""
-    cells = with_unprotected(campaign.cells)
+    declared, kinds = campaign.declared, campaign.kinds
+    cells = with_unprotected(campaign.cells, kinds)
     scopes = [pool(cells, ood_method=ALL, model=ALL)]
     if cells["ood_method"].nunique() > 1:
         scopes.append(pool(cells, model=ALL))
@@ -119,24 +124,30 @@ def pass_section(campaign: Campaign) -> Section:
     wide = pd.concat(scopes, ignore_index=True)
     both = pd.concat([wide, wide.assign(fault_pass=ALL)], ignore_index=True)
     scope = [*SETTING, "ood_method", "model"]
-    data = summarise(both, [*scope, "fault_pass", "protection"], campaign.interval)
+    data = summarise(both, [*scope, "fault_pass", "protection"], campaign.interval, kinds)
     blocks = [
-        _pass_block(key, group, every)
+        _pass_block(key, group, every, declared)
         for _, every in by_group(data, SETTING)
         for key, group in by_group(every, scope)
     ]
-    blocks.append(Block("", notes=READING))
+    words = {
+        "events": ", ".join(f"{e.short}: {inside(e.title)}" for e in declared.events),
+        "base": f"correct: {inside(declared.base_title)}",
+    }
+    blocks.append(Block("", notes=[note.format(**words) for note in READING]))
     return Section(
         "per_pass",
         "Results per pass",
         blocks,
         data,
         "breakdown.pass_section(campaign).data",
-        rows_query([*SETTING, "ood_method", "fault_pass", "protection"]),
+        rows_query([*SETTING, "ood_method", "fault_pass", "protection"], kinds),
     )
 
 
-def _pass_block(key: tuple[str, ...], group: pd.DataFrame, every: pd.DataFrame) -> Block:
+def _pass_block(
+    key: tuple[str, ...], group: pd.DataFrame, every: pd.DataFrame, declared: Declared
+) -> Block:
     """One scope by pass and protection; every: the rows of the whole setting, for what is missing.
 
     A row with fewer cells than the fullest of its pass or scope, or with unfinished ones, gets *.
@@ -158,25 +169,31 @@ def _pass_block(key: tuple[str, ...], group: pd.DataFrame, every: pd.DataFrame) 
         for protection in protections:
             if (row := known.get(protection)) is not None:
                 partial = "*" if row["unfinished"] or row["cells"] < most else ""
-                rows.append([label, protection + partial, *_pass_cells(row)])
+                rows.append([label, protection + partial, *_pass_cells(row, declared)])
             else:
-                rows.append([label, protection, "missing", *[formats.ABSENT] * 5])
+                rows.append(
+                    [
+                        label,
+                        protection,
+                        "missing",
+                        *[formats.ABSENT] * (2 * len(declared.events) + 1),
+                    ]
+                )
             label = ""
     what = "all models and OOD methods" if method == ALL else method
     title = f"{what}{'' if model == ALL else f', {model}'}: {layout.setting_title(tuple(setting))}"
-    headers = ["pass", "protection", "correct", "C", "C detected", "D", "D detected", "overall"]
+    headers = ["pass", "protection", "correct"]
+    for event in declared.events:
+        headers += [event.short, f"{event.short} detected"]
+    headers.append("overall")
     return Block(title, headers, rows, [f"Failures not finite: {', '.join(marks)}."])
 
 
-def _pass_cells(row: pd.Series) -> list[str]:
-    return [
-        layout.amount(row, "originally_correct"),
-        _left(row, "classification"),
-        layout.with_interval(row, "classification_accuracy"),
-        _left(row, "detection"),
-        layout.with_interval(row, "detection_accuracy"),
-        layout.with_interval(row, "overall_accuracy"),
-    ]
+def _pass_cells(row: pd.Series, declared: Declared) -> list[str]:
+    cells = [layout.amount(row, declared.base or "done")]
+    for event in declared.events:
+        cells += [_left(row, event.name), layout.with_interval(row, f"{event.name}_accuracy")]
+    return [*cells, layout.with_interval(row, "overall_accuracy")]
 
 
 def _left(row: pd.Series, kind: str) -> str:

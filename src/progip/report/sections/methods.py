@@ -10,9 +10,11 @@ from progip import records
 from progip.analysis.campaign import Campaign
 from progip.analysis.manifests import part
 from progip.described import WORKS, cited, said_by
+from progip.outcomes.ood_verdict import OODVerdict
 from progip.report.layout import Block, Note, Section
+from progip.report.published import progip as published
 from progip.report.sections.coverage import coverage_notes
-from progip.report.sections.tables import ESTIMANDS
+from progip.report.sections.tables import ESTIMANDS, failure_words
 
 #: of the statistics; key -> what is cited
 STATISTICS = {
@@ -78,7 +80,7 @@ def _accounts(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _said(campaign: Campaign) -> tuple[list[str], dict[str, str]]:
-    """Every sentence once, in the order of PARTS; the references of all."""
+    """Every sentence once, in the order of PARTS; the references of all, and of the outcome."""
     sentences: dict[str, None] = {}
     references: dict[str, str] = {}
     accounts = [_accounts(folder.manifest) for folder in campaign.folders]
@@ -88,6 +90,8 @@ def _said(campaign: Campaign) -> tuple[list[str], dict[str, str]]:
             for sentence in re.split(r"(?<=[.]) (?=[A-Z])", entry["sentence"]):
                 sentences.setdefault(sentence)
             references |= entry["references"]
+    for account in accounts:
+        references |= account.get("outcome", {}).get("references", {})
     return [sentence for sentence in sentences if sentence], references
 
 
@@ -122,20 +126,19 @@ def _runs(campaign: Campaign) -> str:
 
 
 def _outcomes(campaign: Campaign) -> str:
+    noticed = "Detected: the protection raises an alarm on the failing run; left: it does not."
+    if campaign.declared.name != published.OUTCOME:
+        accounts = [_accounts(folder.manifest) for folder in campaign.folders]
+        said = {account.get("outcome", {}).get("sentence", "") for account in accounts}
+        return " ".join([*sorted(said), failure_words(campaign.declared), noticed]).strip()
     if not _verdicts(campaign):
         return (
             "Originally correct: an image whose fault-free class is right. A failure is an "
-            "originally correct run whose class changes (classification failure). Detected: the "
-            "protection raises an alarm on the failing run; left: it does not."
+            "originally correct run whose class changes (classification failure). " + noticed
         )
     return (
-        "Originally correct: an ID image whose fault-free class and verdict are right, an OOD "
-        "image whose fault-free verdict is. A failure is an originally correct run whose ID/OOD "
-        "verdict changes (detection failure; a score that is not finite counts as changed) or, "
-        "where the verdict stays ID, whose class changes (classification failure). The two do not "
-        "overlap. Detected: the protection raises an alarm on the failing run; left: it does not "
-        "[ProGIP]. Thresholds come from clean calibration images and ranges from clean training "
-        "images, never from the evaluation images that faults hit."
+        f"{OODVerdict.sentence} {noticed} Thresholds come from clean calibration images and ranges "
+        "from clean training images, never from the evaluation images that faults hit."
     )
 
 
@@ -148,7 +151,7 @@ def _statistics(campaign: Campaign) -> str:
     kind = "Clopper and Pearson's [Clopper]" if "clopper" in campaign.interval else "Wilson's"
     text = f"Intervals are 95 % intervals: {kind} for proportions"
     cells = campaign.cells
-    weighted = bool((cells["originally_correct_w"] != cells["originally_correct"]).any())
+    weighted = bool((cells["done_w"] != cells["done"]).any())
     keys = [*(["Wilson"] if kind.startswith("Wilson") else []), *(["Cochran"] * weighted)]
     text += ", at the effective sample size where rows carry weights or strata" * weighted
     text += f" [{', '.join(keys)}]" if keys else ""

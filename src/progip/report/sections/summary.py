@@ -15,6 +15,7 @@ from progip.analysis.estimates import (
     summarise,
     with_unprotected,
 )
+from progip.outcomes.declared import Declared
 from progip.report import formats, layout
 from progip.report.layout import Block, Note, Section
 from progip.report.sections.beside import AGREES, beside_section
@@ -23,15 +24,19 @@ from progip.report.sections.coverage import coverage_notes
 
 def summary_section(campaign: Campaign) -> Section:
     """Findings of each setting, every number with its interval and n."""
-    cells = pool(with_unprotected(campaign.cells))
+    declared, kinds = campaign.declared, campaign.kinds
+    cells = pool(with_unprotected(campaign.cells, kinds))
     both = pd.concat([cells.assign(fault_pass=ALL), cells], ignore_index=True)
-    data = summarise(both, [*SETTING, "fault_pass", "protection"], campaign.interval)
+    data = summarise(both, [*SETTING, "fault_pass", "protection"], campaign.interval, kinds)
     compared, _ = comparisons(campaign)
     beside = beside_section(campaign).data
     correcting = {*campaign.cells.get("correction", [])}
     blocks = [Block("", notes=[_progress(campaign), *coverage_notes(campaign, partial=True)])]
     for setting, group in by_group(data, SETTING):
-        notes: list[Note] = [*_failures(group), *_protections(group, correcting)]
+        notes: list[Note] = [
+            *_failures(group, declared),
+            *_protections(group, correcting, declared),
+        ]
         for _, row in _of(compared, setting).iterrows():
             notes.append(_comparison(row))
         notes += _agreement(_of(beside, setting))
@@ -65,22 +70,25 @@ def _rate(row: pd.Series, name: str) -> tuple[str, ...]:
     )
 
 
-def _failures(group: pd.DataFrame) -> Iterator[Note]:
+def _failures(group: pd.DataFrame, declared: Declared) -> Iterator[Note]:
     bare = group[group["protection"] == UNPROTECTED]
     for _, row in bare[bare["fault_pass"] == ALL].iterrows():
-        if not row["originally_correct"]:
-            yield "No originally correct run is done yet."
+        base = declared.base or "done"
+        if not row[base]:
+            yield f"There are no {formats.inside(declared.base_title)} yet."
             return
+        kinds: list[str] = []
+        for event in declared.events:
+            count = layout.amount(row, f"{event.name}_failures")
+            kinds += [", " if kinds else ": ", count, f" {event.clause}"]
         yield (
             "Without protection ",
             *_rate(row, "failure_rate"),
             " of the ",
-            layout.amount(row, "originally_correct"),
-            " runs that were right without their fault fail: ",
-            layout.amount(row, "classification_failures"),
-            " take another class, ",
-            layout.amount(row, "detection_failures"),
-            " change the ID/OOD verdict.",
+            layout.amount(row, base),
+            f" {declared.base_clause} fail",
+            *kinds,
+            ".",
         )
     passes = bare[(bare["fault_pass"] != ALL) & bare["failure_rate"].notna()]
     if len(passes) > 1:
@@ -91,11 +99,11 @@ def _failures(group: pd.DataFrame) -> Iterator[Note]:
         yield (*pieces, ".")
 
 
-def _protections(group: pd.DataFrame, correcting: set[str]) -> Iterator[Note]:
+def _protections(group: pd.DataFrame, correcting: set[str], declared: Declared) -> Iterator[Note]:
     here = group[(group["protection"] != UNPROTECTED) & (group["fault_pass"] == ALL)]
     for _, row in here.iterrows():
         if row["protection"] in correcting:
-            pieces = _corrected(row)
+            pieces = _corrected(row, declared)
         elif not row["failures"]:
             yield f"{row['protection']}: no failure has been seen yet, so nothing is known."
             continue
@@ -115,14 +123,14 @@ def _protections(group: pd.DataFrame, correcting: set[str]) -> Iterator[Note]:
         yield tuple(pieces)
 
 
-def _corrected(row: pd.Series) -> list[str]:
+def _corrected(row: pd.Series, declared: Declared) -> list[str]:
     """Of a correcting protection: its failures are those that came about in spite of it."""
     pieces = [
         f"With the corrections of {row['protection']} ",
         layout.amount(row, "failures"),
         " of the ",
-        layout.amount(row, "originally_correct"),
-        " runs that were right without their fault fail",
+        layout.amount(row, declared.base or "done"),
+        f" {declared.base_clause} fail",
     ]
     if row["failures"]:
         pieces += ["; it raises an alarm in ", *_rate(row, "overall_accuracy"), " of them"]

@@ -1,5 +1,6 @@
 """The overall table of the publication, the state of the cells, and the protections compared."""
 
+import json
 import math
 from collections.abc import Iterator
 
@@ -14,6 +15,8 @@ from progip.analysis.estimates import (
     summarise,
     with_unprotected,
 )
+from progip.analysis.kinds import Kinds
+from progip.outcomes.declared import Declared
 from progip.report import formats, layout
 from progip.report.layout import Block, Section
 from progip.report.published import progip as published
@@ -23,29 +26,10 @@ from progip.statistics import cluster_bootstrap, compare_independent
 
 #: where a row of the overall table comes from
 MEASURED, PUBLISHED = "campaign", "published"
-#: label, kind of rows counted | label, rate; below a rate stand its interval and denominator
-COUNT_LINES = {
-    "Fault-injection runs": "done",
-    "Originally correct runs": "originally_correct",
-    "Classification failures left": "classification_left",
-    "ID/OOD detection failures left": "detection_left",
-    "All failures left": "failures_left",
-}
-LINES = (
-    ("Fault-injection runs", ""),
-    ("Originally correct runs", ""),
-    ("· of all runs, %", "originally_correct_rate"),
-    ("Classification failures left", ""),
-    ("· detected, %", "classification_accuracy"),
-    ("ID/OOD detection failures left", ""),
-    ("· detected, %", "detection_accuracy"),
-    ("All failures left", ""),
-    ("· detected, % (overall)", "overall_accuracy"),
-    ("· left, % of originally correct", "failure_rate"),
-    ("False alarms, clean ID images, %", "clean_id_alarm_rate"),
-    ("False alarms, clean OOD images, %", "clean_ood_alarm_rate"),
-    ("False alarms, harmless faults, %", "harmless_alarm_rate"),
-    ("· originally correct runs only", "harmless_correct_alarm_rate"),
+LAST_LINES = (
+    ("False alarms, clean ID images, %", "", "clean_id_alarm_rate"),
+    ("False alarms, clean OOD images, %", "", "clean_ood_alarm_rate"),
+    ("False alarms, harmless faults, %", "", "harmless_alarm_rate"),
 )
 MOST_LISTED = 40
 ESTIMANDS = {
@@ -58,36 +42,62 @@ ESTIMANDS = {
 }
 READING = [
     "Left: failures the protection did not notice. Detected: 1 - left / failures before protection "
-    "in the same rows; n is that number of failures. A failure is a run that was right without its "
-    "fault (originally correct) and is wrong with it; the two kinds do not overlap. Without a "
-    "protection (none) every failure is left.",
+    "in the same rows; n is that number of failures. {failure} Without a protection (none) every "
+    "failure is left.",
     "Clean images are counted once for each model and OOD method. A harmless fault is a run "
     "without failure. Intervals are {interval}, 95 %, and take runs as independent although some "
     "share an image.",
 ]
 
 
-def rows_query(by: list[str]) -> str:
+def lines(declared: Declared) -> list[tuple[str, str, str]]:
+    """The lines of the overall table: label, kind of rows counted, rate; one of them is "".
+
+    Below a rate stand its interval and denominator.
+    """
+    found = [("Fault-injection runs", "done", "")]
+    if declared.base:
+        found.append((declared.base_title, declared.base, ""))
+        found.append(("· of all runs, %", "", f"{declared.base}_rate"))
+    for event in declared.events:
+        found.append((f"{event.title} left", f"{event.name}_left", ""))
+        found.append(("· detected, %", "", f"{event.name}_accuracy"))
+    if len(declared.failures) > 1:
+        found.append(("All failures left", "failures_left", ""))
+        found.append(("· detected, % (overall)", "", "overall_accuracy"))
+    runs = declared.base_title.lower().removesuffix(" runs")
+    found.append((f"· left, % of {runs if declared.base else 'all runs'}", "", "failure_rate"))
+    found += LAST_LINES
+    if declared.base:
+        label = f"· {declared.base_title.lower()} only"
+        found.append((label, "", "harmless_correct_alarm_rate"))
+    return found
+
+
+def rows_query(by: list[str], kinds: Kinds) -> str:
     """Python that counts the raw rows of a campaign by these columns, into `counts`."""
+    left = "\n".join(
+        f'rows["{event.name}_left"] = rows["{event.flag}"] & silent'
+        for event in kinds.declared.events
+    )
     return f"""from pathlib import Path
 
 import pyarrow.dataset as ds
 
 files = [p for p in Path(folder).rglob("part-*.parquet") if p.parent.name != "_execution"]
 by = {by!r}
-flags = ["originally_correct", "classification_failure", "detection_failure", "alarm"]
+flags = {json.dumps(list(kinds.flags))}
 rows = ds.dataset(sorted(files)).to_table(columns=by + flags).to_pandas()
 silent = ~rows["alarm"]
 rows["done"] = True
-rows["classification_left"] = rows["classification_failure"] & silent
-rows["detection_left"] = rows["detection_failure"] & silent
+{left}
 counts = rows.drop(columns="alarm").groupby(by).sum()
 """
 
 
 def cells_section(campaign: Campaign) -> Section:
     """Which cells there are, and which are unfinished or missing; the counts of each in the CSV."""
-    cells = campaign.cells.drop(columns=["moments", "looks"])
+    cells = campaign.cells.drop(columns=["moments", "looks", "means"], errors="ignore")
     finished = cells["done"] >= cells["planned"]
     cells.insert(0, "status", finished.map({True: "finished", False: "unfinished"}))
     cells.loc[cells["done"] == 0, "status"] = "not started"
@@ -113,7 +123,9 @@ def cells_section(campaign: Campaign) -> Section:
 
 def overall_section(campaign: Campaign) -> Section:
     """The publication's overall table: quantities as rows, protections as columns."""
-    data = summarise(with_unprotected(campaign.cells), [*SETTING, "protection"], campaign.interval)
+    kinds = campaign.kinds
+    cells = with_unprotected(campaign.cells, kinds)
+    data = summarise(cells, [*SETTING, "protection"], campaign.interval, kinds)
     data.insert(0, "source", MEASURED)
     paper = summarise(published.overall_counts(), ["protection"], campaign.interval)
     paper = paper.assign(source=PUBLISHED, **dict(zip(SETTING, published.SETTING, strict=True)))
@@ -149,18 +161,33 @@ def overall_section(campaign: Campaign) -> Section:
             columns += [row for _, row in theirs.iterrows()]
             headers += [f"{name}, publ." for name in theirs["protection"]]
             notes += published_notes()
-        rows = list(_rows(columns, weighted))
+        rows = list(_rows(columns, weighted, campaign.declared))
         blocks.append(Block(layout.setting_title(setting), ["", *headers], rows, notes))
     kind = layout.INTERVALS[campaign.interval]
-    blocks.append(Block("", notes=[note.format(interval=kind) for note in READING]))
+    failure = failure_words(campaign.declared)
+    notes = [note.format(interval=kind, failure=failure) for note in READING]
+    blocks.append(Block("", notes=notes))
     return Section(
         "overall",
         "Overall results",
         blocks,
         data,
         "tables.overall_section(campaign).data",
-        rows_query([*SETTING, "protection"]),
+        rows_query([*SETTING, "protection"], kinds),
     )
+
+
+def failure_words(declared: Declared) -> str:
+    """What a failure is, in a sentence or two."""
+    if declared.name == published.OUTCOME:
+        return (
+            "A failure is a run that was right without its fault (originally correct) and is wrong "
+            "with it; the two kinds do not overlap."
+        )
+    what = " or ".join(event.clause for event in declared.failures)
+    apart = [event.title for event in declared.events if not event.failure]
+    among = f" {' and '.join(apart)} are counted among them, too." if apart else ""
+    return f"Failures are {declared.base_clause} that {what}.{among}"
 
 
 def _correcting(name: str) -> str:
@@ -231,10 +258,10 @@ def published_notes() -> list[str]:
     ]
 
 
-def _rows(columns: list[pd.Series], weighted: bool) -> Iterator[list[str]]:
-    for label, rate in LINES:
+def _rows(columns: list[pd.Series], weighted: bool, declared: Declared) -> Iterator[list[str]]:
+    for label, kind, rate in lines(declared):
         if not rate:
-            yield [label, *(layout.amount(column, COUNT_LINES[label]) for column in columns)]
+            yield [label, *(layout.amount(column, kind) for column in columns)]
             continue
         yield [label, *(layout.share(column, rate) for column in columns)]
         yield ["· 95 % interval", *(layout.interval(column, rate) for column in columns)]

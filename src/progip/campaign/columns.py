@@ -1,0 +1,57 @@
+"""The columns of one cell's tables, composed of what each component declares that it produces."""
+
+import pyarrow as pa
+
+from progip import records
+from progip.campaign.settings import CellSettings
+from progip.engine.corrected import SCORES
+from progip.fault_models.base import FaultModel
+from progip.probes import BASE, Probe
+from progip.probes.corrections import CorrectionProbe
+from progip.records import Part
+
+
+def of_probe(probe: type[Probe] | Probe) -> Part:
+    """What a probe adds to runs."""
+    return Part(f"probe {probe.name}", records.run_fields(probe.produces))
+
+
+def execution_parts(settings: CellSettings) -> tuple[list[Part], list[Part]]:
+    """What every execution holds, and what probes, fault model and correction add to it."""
+    base = [
+        Part("plan", tuple(records.PLAN)),
+        Part("execution", tuple(records.FAULT)),
+        *map(of_probe, BASE),
+    ]
+    more = [of_probe(probe) for probe in settings.subject.probes]
+    model: FaultModel = settings.fault_model
+    if model.columns:
+        more.append(Part(f"fault model {model.name}", model.columns))
+    correction = settings.subject.correction
+    if correction is not None:
+        more.append(of_probe(CorrectionProbe))
+        more.append(Part(f"protection {correction.name}", tuple(SCORES)))
+    return base, more
+
+
+def result_parts(settings: CellSettings) -> list[Part]:
+    """Of result rows."""
+    base, more = execution_parts(settings)
+    return [
+        Part("cell", tuple(records.CELL)),
+        *base,
+        Part(f"outcome {settings.outcome.name}", settings.outcome.columns),
+        Part(f"protection {settings.protection.name}", tuple(records.ALARM)),
+        *more,
+    ]
+
+
+def execution_schema(settings: CellSettings) -> pa.Schema:
+    """Of executed runs, which protections that only watch share."""
+    base, more = execution_parts(settings)
+    return records.schema_of([*base, *more])
+
+
+def result_schema(settings: CellSettings) -> pa.Schema:
+    """Of result rows: the contract with every reader."""
+    return records.schema_of(result_parts(settings))

@@ -1,0 +1,18 @@
+"""From YAML to settings; the only package below the entry points to know Hydra."""
+
+from progip.config.building import build, cell_folder, cell_settings
+from progip.config.composing import composed, resolved
+from progip.config.entry import entry, explain
+from progip.config.schema import GROUPS, register
+
+__all__ = [
+    "GROUPS",
+    "build",
+    "cell_folder",
+    "cell_settings",
+    "composed",
+    "entry",
+    "explain",
+    "register",
+    "resolved",
+]

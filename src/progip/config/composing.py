@@ -1,0 +1,49 @@
+"""Configurations composed outside Hydra's own entry point, and resolved for manifests."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from progip.config.names import existing
+from progip.config.schema import register
+from progip.errors import ProgipError
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration with every interpolation replaced, for manifests."""
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def composed(
+    overrides: list[str],
+    folder: str | Path = "conf",
+    campaign: str | None = None,
+    primary: str = "config",
+) -> DictConfig:
+    """The configuration that run.py would see, composed from the YAML files in ``folder``.
+
+    Args:
+        primary: the file to start from where there is no ``campaign``.
+        campaign: the name of a file in the folder ``campaigns`` beside it, to start from; what it
+            sweeps is left out.
+
+    Raises:
+        ProgipError: the folder or the campaign is not there.
+    """
+    path = Path(folder).resolve()
+    if not (path / "config.yaml").exists():
+        raise ProgipError(f"{path} holds no config.yaml; call this from the project's top folder")
+    os.environ.setdefault("PROJECT_ROOT", str(path.parent))
+    register()
+    if campaign is None:
+        with initialize_config_dir(str(path), version_base="1.3"):
+            return compose(primary, overrides)
+    campaigns = path.parent / "campaigns"
+    known = sorted(file.stem for file in campaigns.glob("*.yaml"))
+    if campaign not in known:
+        raise ProgipError(f"campaign={campaign}: no such file. {existing(campaign, known)}")
+    with initialize_config_dir(str(campaigns), version_base="1.3"):
+        return compose(campaign, [f"hydra.searchpath=[file://{path}]", *overrides])

@@ -1,0 +1,85 @@
+"""Entry points: a user's mistake becomes one message, signals leave nothing behind."""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from progip.config.names import existing
+from progip.errors import ProgipError
+
+
+def entry(main: Callable[[], Any]) -> None:
+    """Call an entry point; a user's mistake becomes one message on stderr and exit code 1.
+
+    Hydra's own handler would print its errors without what exists; it is switched off through its
+    documented environment variable. Set that variable yourself to see tracebacks.
+    """
+    debug = "HYDRA_FULL_ERROR" in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    signal.signal(signal.SIGTERM, _terminate)  # Python's own way would leave claims behind
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # ``| head`` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except KeyboardInterrupt as stop:
+        number = stop.args[0] if stop.args else signal.SIGINT
+        print("interrupted; the same command goes on from the last whole shard", file=sys.stderr)
+        sys.exit(128 + int(number))
+    except (ProgipError, HydraException, OmegaConfBaseException, YAMLError, OSError) as error:
+        if debug or not _is_users(error):
+            raise
+        print(f"error: {explain(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _terminate(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not break the tidying up
+    raise KeyboardInterrupt(number)
+
+
+_USERS_OS_ERRORS = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT,
+    errno.ENOSPC, errno.EDQUOT,
+}  # fmt: skip
+
+
+def _is_users(error: Exception) -> bool:
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return error.errno in _USERS_OS_ERRORS
+    return True
+
+
+def explain(error: BaseException) -> str:
+    """One message that names the culprit and what exists instead."""
+    if isinstance(error, ProgipError):
+        return str(error)
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; results go below outputs=FOLDER"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, YAMLError):
+        place = getattr(error, "problem_mark", None)
+        where = f"{place.name}, line {place.line + 1}: " if place is not None else ""
+        problem = getattr(error, "problem", None) or lines[0]
+        return f"{where}not valid YAML ({problem}); correct the file"
+    cause = error.__cause__
+    if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
+        what = lines[0].split(". To append")[0].rstrip(".")
+        parent, key = cause.parent_node, str(cause.key)
+        if isinstance(parent, DictConfig) and key not in parent:
+            return f"{what}. {existing(key, [str(name) for name in parent])}"
+        return what if str(cause).splitlines()[0] in what else f"{what}: {cause}".splitlines()[0]
+    if isinstance(error, HydraException):
+        ends = [i for i, line in enumerate(lines) if line.startswith("Config search path")]
+        return " ".join(lines[: ends[0]] if ends else lines)
+    return " ".join(lines[:1] + [line for line in lines[1:] if line.startswith("full_key")])

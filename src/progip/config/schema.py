@@ -1,0 +1,86 @@
+"""Every key of a configuration and its type, as Hydra knows them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from progip.campaign.sizing import Sizing
+from progip.datasets.base import Dataset
+from progip.fault_models.base import FaultModel
+from progip.models.base import Model
+from progip.number_formats.base import NumberFormat
+from progip.ood_methods.base import OODMethod
+from progip.outcomes.base import Outcome
+from progip.protections.base import Protection
+from progip.sampling.base import SamplingPlan
+from progip.stopping.base import StoppingRule
+
+GROUPS: dict[str, type] = {
+    "model": Model,
+    "number_format": NumberFormat,
+    "dataset": Dataset,
+    "ood_dataset": Dataset,
+    "ood_method": OODMethod,
+    "protection": Protection,
+    "outcome": Outcome,
+    "fault_model": FaultModel,
+    "sampling": SamplingPlan,
+    "stopping": StoppingRule,
+}
+
+
+@dataclass
+class FaultPass:
+    """The pass a fault hits (``conf/pass``)."""
+
+    name: str = MISSING
+
+
+@dataclass
+class Schema:
+    """Every top-level key with its type; a wrong key or type is refused by name.
+
+    Groups are checked against the dataclass their ``_target_`` names, in ``build``.
+    """
+
+    name: str = MISSING
+    runs: int = MISSING
+    seed: int = MISSING
+    population: str = MISSING
+    batch_size: int = MISSING
+    shard_size: int = MISSING
+    device: str = MISSING
+    threads: int = MISSING
+    executor: str = MISSING
+    golden_memory: int = MISSING
+    channels_last: bool = MISSING
+    self_check: float = MISSING
+    part: int = MISSING
+    probes: list[str] = field(default_factory=list)
+    outputs: str = MISSING
+    cell: str = MISSING
+    model: dict[str, Any] = field(default_factory=dict)
+    number_format: dict[str, Any] = field(default_factory=dict)
+    dataset: dict[str, Any] = field(default_factory=dict)
+    ood_dataset: dict[str, Any] = field(default_factory=dict)
+    ood_method: dict[str, Any] = field(default_factory=dict)
+    protection: dict[str, Any] = field(default_factory=dict)
+    outcome: dict[str, Any] = field(default_factory=dict)
+    fault_model: dict[str, Any] = field(default_factory=dict)
+    fault_pass: FaultPass = field(default_factory=FaultPass)
+    sampling: dict[str, Any] = field(default_factory=dict)
+    stopping: dict[str, Any] = field(default_factory=dict)
+    sizing: Sizing = field(default_factory=Sizing)
+
+
+def register() -> None:
+    """Make the schema known to Hydra under the name ``schema``."""
+    ConfigStore.instance().store(name="schema", node=Schema)
+    OmegaConf.register_new_resolver("unless", _unless, replace=True)
+
+
+def _unless(name: str, usual: str) -> str:
+    """Part of a folder's name: ``-NAME``, or nothing for the usual one."""
+    return "" if name == usual else f"-{name}"

@@ -1,0 +1,79 @@
+"""The contract of a probe: columns of every execution, each row from its own image alone."""
+
+import numpy as np
+import torch
+
+from progip.contracts.broken import BrokenContract
+from progip.ood_methods.base import Detection
+from progip.probes import BASE, Observation, Probe
+
+COUNT, CLASSES = 12, 4
+
+
+def check_probe(probe: Probe) -> None:
+    """Check all that executors and rows rely on.
+
+    It produces columns of its own, as it declares them; rows recur and stand alone; logits and
+    gradients that are not finite are observed, too.
+
+    Raises:
+        BrokenContract: saying what does not hold.
+    """
+    name = f"{type(probe).__name__} '{getattr(probe, 'name', '')}'"
+
+    def must(holds: bool, what: str) -> None:
+        if not holds:
+            raise BrokenContract(f"{name} {what}")
+
+    must(bool(getattr(probe, "name", "")), "has no name")
+    must(bool(probe.produces), "produces no column")
+    taken = {column.name for cls in BASE for column in cls.produces}
+    for column in probe.produces:
+        must(column.name not in taken, f"produces {column.name}, which is there already")
+        taken.add(column.name)
+    detection = _detection()
+    found = _observed(probe, detection, COUNT)
+    must(
+        list(found) == [column.name for column in probe.produces],
+        f"must give {', '.join(c.name for c in probe.produces)}, gave {', '.join(found)}",
+    )
+    again, fewer = _observed(probe, detection, COUNT), _observed(probe, detection, COUNT - 3)
+    turned = _observed(probe, Detection(*(part.flip(0) for part in detection)), COUNT)
+    for column in probe.produces:
+        values = found[column.name]
+        wanted = np.dtype(column.type.to_pandas_dtype())
+        right = isinstance(values, np.ndarray) and values.shape == (COUNT,)
+        must(right and values.dtype == wanted, f"must give {column.name} (n,) {wanted}")
+        must(_same(again[column.name], values), f"gives another {column.name} a second time")
+        must(_same(fewer[column.name], values[: COUNT - 3]), f"gives {column.name} of more rows")
+        alone = _same(turned[column.name], values[::-1])
+        must(alone, f"makes {column.name} of a row from the rows beside it, or from its place")
+
+
+def _observed(probe: Probe, detection: Detection, count: int) -> dict[str, np.ndarray]:
+    measured = probe.measure(detection)
+    nothing = torch.zeros(COUNT, 0)
+    seen = Observation(
+        detection.logits,
+        detection.gradient.abs().flatten(1).amax(1),
+        detection.score,
+        nothing,
+        nothing,
+        measured={} if measured is None else {probe.name: measured},
+    )
+    return probe.columns(seen, count)
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.astype(object).tolist() == other.astype(object).tolist() or np.array_equal(
+        one, other, equal_nan=one.dtype.kind == "f"
+    )
+
+
+def _detection() -> Detection:
+    draw = torch.Generator().manual_seed(4)
+    logits = torch.randn(COUNT, CLASSES, generator=draw)
+    gradient = torch.randn(COUNT, 3, 8, 8, generator=draw)
+    logits[0, 1], logits[1, 2], gradient[2, 0, 0, 0] = torch.nan, torch.inf, torch.nan
+    images = torch.randn(COUNT, 3, 8, 8, generator=draw)
+    return Detection(logits, gradient, images, torch.randn(COUNT, generator=draw).double())

@@ -1,0 +1,59 @@
+"""Whether everything that a component needs is produced by something: refused by name if not."""
+
+from collections.abc import Collection, Sequence
+
+from progip.errors import ProgipError
+from progip.probes import Probe, optional_probes
+
+
+def probes_for(needs: Collection[str], computes: Collection[str]) -> tuple[Probe, ...]:
+    """The probes of this package that produce what is needed and an OOD method does not compute.
+
+    For a deployed detector, which observes what its protection needs without being told.
+    """
+    return tuple(
+        probe()
+        for probe in optional_probes().values()
+        if {column.name for column in probe.produces} & (set(needs) - set(computes))
+    )
+
+
+def check_needs(
+    owner: str,
+    needs: Collection[str],
+    method: str,
+    computes: Collection[str],
+    probes: Sequence[Probe] = (),
+) -> None:
+    """Refuse a component that looks at what nothing produces.
+
+    A second forward pass that is never made cannot leave its range: a protection of ranges then
+    watches the first one alone.
+
+    Args:
+        owner: the component in words: ``protection 'progip'``.
+        needs: columns, named as in golden rows.
+        method: name of the OOD method.
+        computes: ``OODMethod.evidence``.
+        probes: those switched on.
+
+    Raises:
+        ProgipError: naming the columns, and the probe that would produce them.
+    """
+    produced = [*computes, *(c.name for probe in probes for c in probe.produces)]
+    missing = [name for name in needs if name not in produced]
+    if not missing or (missing == ["range_excess_second"] and len(needs) > 1):
+        return
+    for name, probe in optional_probes().items():
+        if set(missing) <= {column.name for column in probe.produces}:
+            on = [*(probe.name for probe in probes), name]
+            raise ProgipError(
+                f"{owner} needs {', '.join(missing)}, which the probe '{name}' produces; switch "
+                f"it on with probes=[{','.join(on)}]"
+            )
+    raise ProgipError(
+        f"{owner} looks at {', '.join(missing)}, which ood_method '{method}' does not "
+        f"compute (it computes {', '.join(computes)}) and no probe produces; choose "
+        "another ood_method or protection. A protection of one's own declares what it looks at "
+        "in the class attribute watches, a method its passes, a probe its columns in produces"
+    )
