@@ -18,7 +18,7 @@ from progip.config.checks import check_overrides
 from progip.errors import ProgipError
 from progip.launching.launched import keep_command
 from progip.launching.placing import placed
-from progip.storage.failure import failures_recorded
+from progip.storage.crash_log import failures_recorded
 
 log = logging.getLogger("progip")
 register()

@@ -34,7 +34,7 @@ from progip.engine.sites import find_sites
 from progip.fault_models.single_bit_flip import SingleBitFlip
 from progip.ood_methods.base import Detection, EnterPass, OODMethod, no_pass
 
-FEW = 10  # runs an image, next to --runs-per-image
+FEW = 10  # runs per image, next to --runs-per-image
 OURS = "incremental"
 
 
@@ -94,7 +94,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "clean forward": (partial(clean, plain, images[:size]), size),
         "reference": (partial(reference.run, part), len(part)),
         OURS: (partial(incremental.run, plan), len(plan)),
-        f"{OURS}, {FEW} runs an image": (partial(incremental.run, planned.slice(0, few)), few),
+        f"{OURS}, {FEW} runs per image": (partial(incremental.run, planned.slice(0, few)), few),
     }
     peers: dict[str, Callable[[], Callable[[], list[Tensor]]]] = {
         "PyTorchFI expert": lambda: pytorchfi_planned(plain, same_table, redeclare=False),

@@ -1,3 +1,5 @@
+"""``python -m progip``: the command line."""
+
 from progip.cli import main
 
 main()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
-#: told of every tensor that a run computes, by a name of its own
+#: given every tensor that a run computes, by a name of its own
 Seen = Callable[[Key, Tensor], None]
 
 

@@ -147,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--estimand",
         choices=ESTIMANDS,
-        help="whom the rates speak of; default: as the fault model hits layers",
+        help="the population that rates describe; default: as the fault model hits layers",
     )
     sub.add_argument(
         "--interval",

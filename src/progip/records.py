@@ -98,7 +98,7 @@ ALARM = pa.schema([("alarm", pa.bool_()), ("alarm_stage", pa.string())])  # "" =
 
 
 def golden_schema(produced: Iterable[Column]) -> pa.Schema:
-    """Golden rows, one an image of an evaluation or calibration split."""
+    """Golden rows, one per image of an evaluation or calibration split."""
     return pa.schema([*IMAGE, *(pa.field(c.name, c.type) for c in produced)])
 
 

@@ -11,13 +11,13 @@ import schemas
 from pandas.testing import assert_frame_equal
 
 from progip import records
-from progip.analysis.rates import over_maps, rate_table, ratio
+from progip.analysis.error_rates import over_maps, rate_table, ratio
 from progip.campaign import subject
 from progip.campaign.replay import replay
 from progip.config import cell_settings, composed
 from progip.report import Campaign
 from progip.report.figures import rates as rates_figure
-from progip.report.sections.rates import rates_section
+from progip.report.sections.error_rates import rates_section
 from progip.report.writing import build_sections
 from progip.statistics import rate
 from progip.storage import store

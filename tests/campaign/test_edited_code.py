@@ -14,7 +14,7 @@ from progip.config import cell_settings, composed, resolved
 from progip.errors import ProgipError
 from progip.report.status import load_status
 from progip.storage import store
-from progip.storage.failure import failures_recorded
+from progip.storage.crash_log import failures_recorded
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {

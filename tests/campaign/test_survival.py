@@ -23,7 +23,7 @@ from progip.campaign.runner import run_cell
 from progip.config import entry
 from progip.errors import ProgipError
 from progip.storage import store
-from progip.storage.failure import ERROR, recorded_failure
+from progip.storage.crash_log import ERROR, recorded_failure
 from progip.storage.mending import mended_shards
 
 EXECUTORS = ("incremental", "reference")

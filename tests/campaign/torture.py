@@ -20,7 +20,7 @@ from progip.campaign.runner import run_cell
 from progip.campaign.settings import CellSettings
 from progip.config import cell_settings, composed, resolved
 from progip.storage import store
-from progip.storage.failure import failures_recorded
+from progip.storage.crash_log import failures_recorded
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = multiprocessing.get_context("forkserver")

@@ -82,7 +82,7 @@ def test_images_are_read_at_the_first_use_and_once() -> None:
         ({"limit": -3}, "limit=-3 leaves no image"),
         ({"interpolation": "linear"}, "interpolation=linear is not one of nearest, box, bilinear"),
         ({"classes": 0}, "classes=0 is not positive"),
-        ({"std": [1.0]}, "need one value a channel"),
+        ({"std": [1.0]}, "need one value per channel"),
         ({"std": [1.0, 1.0, 0.0]}, "every std above 0"),
     ],
 )

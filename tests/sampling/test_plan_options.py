@@ -3,12 +3,12 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from small_population import BITS, CORRECT, SITES, population
+from small_fault_space import BITS, CORRECT, SITES, population
 
 from progip.errors import ProgipError
 from progip.fault_models.base import FaultModel, Site
 from progip.fault_models.single_bit_flip import SingleBitFlip
-from progip.sampling.base import Population, SamplingPlan
+from progip.sampling.base import FaultSpace, SamplingPlan
 from progip.sampling.importance import Importance
 from progip.sampling.stratified import Stratified
 
@@ -45,7 +45,7 @@ def test_wrong_options_are_named(make, named: str) -> None:
 
 def unknowing(plan: Stratified) -> np.ndarray:
     """Shares in a population of which neither values nor scores are known."""
-    return plan.shares(Population(SingleBitFlip(name="f"), SITES, CORRECT))
+    return plan.shares(FaultSpace(SingleBitFlip(name="f"), SITES, CORRECT))
 
 
 def draw(plan: SamplingPlan) -> pa.Table:
@@ -56,7 +56,7 @@ def test_a_layer_without_neurons_is_a_stratum_without_sites() -> None:
     empty = [*SITES, Site("gone", 0, "Linear", (0,), 0, 0)]
     model = SingleBitFlip(name="f", weighting="neuron")
     with pytest.raises(ProgipError, match="layer=gone#0 is a stratum without sites"):
-        Stratified(name="s", by=BITS).shares(Population(model, empty, CORRECT))
+        Stratified(name="s", by=BITS).shares(FaultSpace(model, empty, CORRECT))
 
 
 def test_other_fault_models_have_no_strata() -> None:
@@ -65,4 +65,4 @@ def test_other_fault_models_have_no_strata() -> None:
 
     Burst.__abstractmethods__ = frozenset()
     with pytest.raises(ProgipError, match="no strata; use sampling=uniform"):
-        Population(Burst(name="burst"), SITES, CORRECT).atoms  # noqa: B018
+        FaultSpace(Burst(name="burst"), SITES, CORRECT).atoms  # noqa: B018

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
-from small_population import BITS, CORRECT, DISTANCE, SITES, VALUES, population
+from small_fault_space import BITS, CORRECT, DISTANCE, SITES, VALUES, population
 
 from progip import records
-from progip.sampling.base import Pilot, Population, SamplingPlan
+from progip.sampling.base import FaultSpace, Pilot, SamplingPlan
 from progip.sampling.change import (
     CLASSES,
     EDGES,
@@ -34,7 +34,7 @@ PLANS = [
 ]
 
 
-def pilot_of(plan: SamplingPlan, p: Population) -> Pilot | None:
+def pilot_of(plan: SamplingPlan, p: FaultSpace) -> Pilot | None:
     if not plan.pilot_runs:
         return None
     strata = len(plan.shares(p))

@@ -23,7 +23,7 @@ from progip.fault_models.single_bit_flip import SingleBitFlip
 from progip.ood_methods.odin import ODIN
 from progip.outcomes.ood_verdict import OODVerdict
 from progip.protections.progip import ProGIP
-from progip.sampling.base import Pilot, Population, SamplingPlan
+from progip.sampling.base import FaultSpace, Pilot, SamplingPlan
 from progip.statistics.roc import threshold_at_tpr
 from progip.statistics.strata import Moments
 
@@ -77,7 +77,7 @@ class Truth:
         first: layer name -> position of its first neuron.
     """
 
-    population: Population
+    space: FaultSpace
     category: np.ndarray
     first: dict[str, int]
 
@@ -139,7 +139,7 @@ class Truth:
         ends = np.cumsum([0, *(site.neurons for site in sites)])
         correct = flags["originally_correct"].reshape(IMAGES, -1)[:, 0]
         return cls(
-            Population(fault_model, sites, correct, np.abs(scores - threshold), lambda: values),
+            FaultSpace(fault_model, sites, correct, np.abs(scores - threshold), lambda: values),
             OOD_VERDICT.categories(flags).reshape(IMAGES, neurons, 32).astype(np.int8),
             {site.layer: int(end) for site, end in zip(sites, ends, strict=False)},
         )
@@ -157,7 +157,7 @@ class Truth:
 
     def _masses(self, estimand: str) -> np.ndarray:
         """The probability of every category, (K,)."""
-        sites = self.population.sites
+        sites = self.space.sites
         share = {
             "layer_mean": [1.0] * len(sites),
             "neuron_weighted": [float(site.neurons) for site in sites],
@@ -182,9 +182,9 @@ class Truth:
         return found
 
     def manifest(self, sampling: SamplingPlan, pilot: Pilot | None) -> dict:
-        sites = self.population.sites
+        sites = self.space.sites
         return {
-            "sampling": sampling.describe(self.population, pilot),
+            "sampling": sampling.describe(self.space, pilot),
             "layers": [
                 {"layer": s.layer, "call": s.call, "neurons": s.neurons, "macs": s.macs}
                 for s in sites
@@ -205,7 +205,7 @@ def campaign(
     estimand: str | None = None,
 ) -> list[Moments]:
     """One simulated campaign by the real plan: its moments at each look."""
-    p, runs, middle = truth.population, looks[-1], sampling.pilot_runs
+    p, runs, middle = truth.space, looks[-1], sampling.pilot_runs
     pilot = None
     parts = [sampling.plan(p, seed, "cell", 0, min(middle or runs, runs))]
     found = [truth.look_up(parts[0])]

@@ -1,4 +1,4 @@
-"""A campaign as the report sees it: one row a cell."""
+"""A campaign as the report sees it: one row per cell."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from progip.analysis.manifests import (
     fault_rate,
     find_cells,
 )
-from progip.analysis.observing import Execution, observe
+from progip.analysis.observing import ExecutedRuns, observe
 from progip.errors import ProgipError
 from progip.outcomes.declared import Declared
 from progip.outcomes.ood_verdict import DECLARED as OOD_VERDICT
@@ -35,20 +35,21 @@ DETECTOR = ("model", "dataset", "ood_dataset", "ood_method", "number_format")
 class Campaign:
     """Counts of a campaign, small whatever its size.
 
-    cells: one row per cell: IDENTITY, folder, seed, planned, rate (NaN for faults that hit one
-    neuron), correction (the protection, where it changed what was executed, else ""), the counts of
-    `counting.CellCounts` with their moments, nonfinite_failures, clean_images and clean_alarms (NaN
-    where not recorded).
-    failures: one row per failing run: cell (row of `cells`), run_id, sample_index, kind, alarm,
-    weight.
-    declared: the outcome that its cells were judged by.
-    base: one row a detector (DETECTOR) with the base metrics of its manifests.
-    warnings: what was left out or is odd, in plain sentences that name it.
-    estimand: the population its rates speak of, one of `tally.ESTIMANDS`.
-    interval: method of its intervals, a key of `progip.statistics.METHODS`.
-    folders: where each cell lies, and its manifest; row i of `cells` is folders[i].
-    beside: whether published figures were asked for, whatever networks and data these are.
-    memory: what was computed from it once, by those who compute it.
+    Attributes:
+        cells: one row per cell: IDENTITY, folder, seed, planned, rate (NaN for faults that hit one
+            neuron), correction (the protection, where it changed what was executed, else ""), the
+            counts of `counting.CellCounts` with their moments, nonfinite_failures, clean_images and
+            clean_alarms (NaN where not recorded).
+        failures: one row per failing run: cell (row of `cells`), run_id, sample_index, kind, alarm,
+            weight.
+        base: one row per detector (DETECTOR) with the base metrics of its manifests.
+        declared: the outcome that its cells were judged by.
+        warnings: what was left out or is odd, in plain sentences that name it.
+        estimand: the population that its rates describe, one of `tally.ESTIMANDS`.
+        interval: method of its intervals, a key of `progip.statistics.METHODS`.
+        folders: where each cell lies, and its manifest; row i of `cells` is folders[i].
+        beside: whether published figures were asked for, whatever networks and data these are.
+        memory: what was computed from it once, by those who compute it.
     """
 
     cells: pd.DataFrame
@@ -75,7 +76,7 @@ class Campaign:
         return replace(self, cells=cells, failures=failures, memory={})
 
     @cached_property
-    def executions(self) -> tuple[Execution, ...]:
+    def executions(self) -> tuple[ExecutedRuns, ...]:
         """What the figures need beyond `cells`, one an execution; read when first asked for.
 
         Of the network itself, that is: not those of correcting protections.
@@ -97,12 +98,20 @@ class Campaign:
 
         Rows are streamed; ten million take seconds. Where a stopping rule gave cells different
         numbers of runs each cell counts alike; else cells count by the runs they have done.
-        estimand: the population to speak of, one of `tally.ESTIMANDS`; None for that of the fault
-        model. outcome: name of the outcome to report, where cells were judged by several.
 
-        Raises ProgipError when there is no campaign, a manifest is broken, weights do not match the
-        sampling plan, or cells of one (model, dataset, ood_method) differ in seed, weights, data,
-        sampling plan or configuration and allow_mixed is False.
+        Args:
+            folder: of the campaign.
+            allow_mixed: add up cells of different seeds, weights or data.
+            estimand: the population to describe, one of `tally.ESTIMANDS`; None for that of the
+                fault model.
+            interval: method of the intervals, a key of `progip.statistics.METHODS`.
+            beside: show published figures whatever networks and data these are.
+            outcome: name of the outcome to report, where cells were judged by several.
+
+        Raises:
+            ProgipError: there is no campaign, a manifest is broken, weights do not match the
+                sampling plan, or cells of one (model, dataset, ood_method) differ in seed,
+                weights, data, sampling plan or configuration and allow_mixed is False.
         """
         found = _of_outcome(find_cells(Path(folder)), outcome)
         check_agreement(found, allow_mixed)
@@ -110,7 +119,7 @@ class Campaign:
         natives = sorted({tally.native_estimand(cell.manifest) for cell in found})
         if estimand is None and len(natives) > 1:
             raise ProgipError(
-                f"the cells speak of different populations ({', '.join(natives)}); choose one with "
+                f"the cells describe different populations ({', '.join(natives)}); choose one with "
                 "--estimand"
             )
         rows, failures = [], []
@@ -195,12 +204,12 @@ def _number(value: float | None) -> float:
 
 
 def _base(cells: list[CellFolder]) -> tuple[pd.DataFrame, list[str]]:
-    """Base metrics, one row a detector, from the first manifest that has them."""
+    """Base metrics, one row per detector, from the first manifest that has them."""
     rows: dict[tuple[str, ...], tuple[CellFolder, dict[str, Any]]] = {}
     odd = []
     for cell in cells:
         if correction_of(cell) and len({correction_of(c) for c in cells}) > 1:
-            continue  # another network; those that watch tell of the one without
+            continue  # another network; the cells that only watch describe the one without
         metrics = cell.manifest.get("base_metrics") or {}
         key = cell.key(*DETECTOR)
         first, known = rows.get(key, (cell, {}))

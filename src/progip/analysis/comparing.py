@@ -45,7 +45,7 @@ def comparisons(campaign: Campaign) -> tuple[pd.DataFrame, list[str]]:
 def compare_protections(campaign: Campaign) -> tuple[pd.DataFrame, list[str]]:
     """Every pair of protections of a setting over the failures both have seen.
 
-    Runs are matched by cell (without the protection) and run_id. Returns one row a pair (COLUMNS;
+    Runs are matched by cell (without the protection) and run_id. Returns one row per pair (COLUMNS;
     `difference` is the share of failures detected by A less that by B, with Newcombe's paired 95 %
     interval; `p_value` exact McNemar, or its counterpart for rows with weights; `p_holm` adjusted
     for the pairs of the setting by Holm's method; `significant` compares p_holm with .05;

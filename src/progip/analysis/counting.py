@@ -18,28 +18,24 @@ from progip.errors import ProgipError
 from progip.statistics import Moments, effective_size_warning
 
 #: columns that are read of every cell, beside the flags of its outcome
-COLUMNS = (
-    "run_id",
-    "sample_index",
-    "weight",
-    "nonfinite_logits",
-    "nonfinite_gradient",
-    "nonfinite_score",
-)
+COLUMNS = ("run_id", "sample_index", "weight")
 BATCH_ROWS = 1 << 18
 #: numbers of rows after which a cell's sums are kept, to show how its intervals narrowed
-LOOKS = tuple(m * 10**e for e in range(2, 8) for m in (1, 2, 5))
+MILESTONES = tuple(m * 10**e for e in range(2, 8) for m in (1, 2, 5))
 
 
 @dataclass
 class CellCounts:
     """What the report needs to know of a cell's rows.
 
-    counts: of each of `Kinds.masks` its rows, the sum of their weights (_w), of their squared
-    weights (_w2); `nonfinite_failures`; `moments`, what they are made of; `looks`, pairs of a
-    number of rows and the moments of the first so many; and `means`, of the outcome's measures.
-    failures: one row a failing run, with run_id, sample_index, kind (its category without the
-    alarm), alarm and weight. warnings: what was left out or is odd, by name.
+    Attributes:
+        counts: of each of `Kinds.masks` its rows, the sum of their weights (_w), of their squared
+            weights (_w2); `nonfinite_failures`; `moments`, what they are made of; `milestones`,
+            pairs of a number of rows and the moments of the first so many; and `means`, of the
+            outcome's measures.
+        failures: one row per failing run, with run_id, sample_index, kind (its category without the
+            alarm), alarm and weight.
+        warnings: what was left out or is odd, by name.
     """
 
     counts: dict[str, Any]
@@ -55,21 +51,27 @@ def count_cell(cell: CellFolder, estimand: str | None = None) -> CellCounts:
     """Count a cell's rows; whatever cannot be read, or is there twice, is left out with a warning.
 
     A shard is counted whole or not at all. Rows that do not belong to the plan (run_id outside
-    0..runs-1) are left out too. estimand: the population that weights are to speak of, one of
-    `tally.ESTIMANDS`; None for the fault model's own.
+    0..runs-1) are left out too.
 
-    Raises ProgipError for weights or strata that do not match the plan in the manifest.
+    Args:
+        cell: on disk.
+        estimand: the population that weights describe, one of `tally.ESTIMANDS`; None for the fault
+            model's own.
+
+    Raises:
+        ProgipError: weights or strata do not match the plan in the manifest.
     """
     sums = tally.Tally(cell.manifest, estimand)
     kinds = sums.kinds
     means = [measuring.MeanSums(measure) for measure in kinds.declared.measures]
+    backward = cell.manifest["cell"]["fault_pass"] == "backward"
     more = [name for mean in means for name in mean.columns]
+    more += _nonfinite_columns(kinds, backward).values()
     names = tuple(dict.fromkeys((*COLUMNS, *sums.columns, *more)))
     nonfinite = 0
-    backward = cell.manifest["cell"]["fault_pass"] == "backward"
     failing = []
     warnings: list[str] = []
-    looks: list[tuple[int, Moments]] = []
+    milestones: list[tuple[int, Moments]] = []
     done = 0
     for shard, columns in valid_rows(cell, names, warnings):
         for mean in means:
@@ -77,21 +79,27 @@ def count_cell(cell: CellFolder, estimand: str | None = None) -> CellCounts:
         before, done = done, done + len(columns["run_id"])
         start = 0
         try:
-            for stop in [look for look in LOOKS if before < look < done] + [done]:
+            for stop in [milestone for milestone in MILESTONES if before < milestone < done] + [
+                done
+            ]:
                 part = slice(start, stop - before)
                 sums.add({name: values[part] for name, values in columns.items()})
                 start = stop - before
-                if stop in LOOKS:
-                    looks.append((stop, sums.moments()))
+                if stop in MILESTONES:
+                    milestones.append((stop, sums.moments()))
         except ProgipError as error:
             raise ProgipError(f"{cell.name}/{shard.name}: {error}; run that cell again") from error
         nonfinite += _nonfinite(kinds, columns, backward)
         rows = kinds.failed(columns)
         failing.append({name: values[rows] for name, values in columns.items()})
     moments = sums.moments()
-    if done and done not in LOOKS:
-        looks.append((done, moments))
-    counts: dict[str, Any] = {"nonfinite_failures": nonfinite, "moments": moments, "looks": looks}
+    if done and done not in MILESTONES:
+        milestones.append((done, moments))
+    counts: dict[str, Any] = {
+        "nonfinite_failures": nonfinite,
+        "moments": moments,
+        "milestones": milestones,
+    }
     counts["means"] = {mean.measure.name: mean.moments(sums) for mean in means}
     for kind, mask in kinds.masks.items():
         counts[kind] = int(moments.rows[mask].sum())
@@ -110,8 +118,10 @@ def valid_rows(
 ) -> Iterator[tuple[Path, dict[str, NDArray]]]:
     """The named columns of a cell's rows, shard by shard, every planned run once.
 
-    names: COLUMNS and the flags of the cell's outcome among them. warnings: gets a sentence for all
-    that is left out.
+    Args:
+        cell: on disk.
+        names: COLUMNS and the flags of the cell's outcome among them.
+        warnings: gets a sentence for all that is left out.
     """
     planned = int(cell.manifest["runs"])
     kinds = kinds_of(declared_in(cell.manifest))
@@ -135,7 +145,9 @@ def valid_rows(
                 f"run_id outside the {planned:,} planned runs"
             )
         first = np.ones(len(run_id), dtype=bool)
-        if (np.diff(run_id) <= 0).any():  # not in plain order: look for a run that is there twice
+        if (
+            np.diff(run_id) <= 0
+        ).any():  # not in plain order: milestone for a run that is there twice
             first[:] = False
             first[np.unique(run_id, return_index=True)[1]] = True
         twice = keep & ~(first & ~seen[np.where(keep, run_id, 0)])
@@ -179,18 +191,25 @@ def _read(shard: Path, names: tuple[str, ...], kinds: Kinds) -> dict[str, NDArra
     return columns
 
 
+def _nonfinite_columns(kinds: Kinds, backward: bool) -> dict[str, str]:
+    """By the flag of each failure, the column that says that such a run is not finite."""
+    columns = {
+        event.flag: "nonfinite_gradient" if backward else event.nonfinite
+        for event in kinds.declared.failures
+    }
+    return {flag: column for flag, column in columns.items() if column}
+
+
 def _nonfinite(kinds: Kinds, columns: dict[str, NDArray], backward: bool) -> int:
     """Failures that are not finite."""
     found = np.zeros(len(columns["run_id"]), dtype=bool)
-    for event in kinds.declared.failures:
-        column = "nonfinite_gradient" if backward else event.nonfinite
-        if column:
-            found |= columns[event.flag] & columns[column]
+    for flag, column in _nonfinite_columns(kinds, backward).items():
+        found |= columns[flag] & columns[column]
     return int(found.sum())
 
 
 def _failures(failing: list[dict[str, NDArray]], sums: tally.Tally) -> pd.DataFrame:
-    """One row a failing run, with what it counts."""
+    """One row per failing run, with what it counts."""
     frames = [
         pd.DataFrame(
             {

@@ -33,15 +33,20 @@ def summarise(
 ) -> pd.DataFrame:
     """Add up cells and estimate every rate of an outcome and CLEAN_RATES, one row per group.
 
-    cells: rows as in `Campaign.cells`. by: the columns that make a group, `protection` among them.
-    method: of the intervals, a key of `progip.statistics.METHODS`. kinds: of the outcome.
-    Cells count by the runs they have done, so unfinished ones weigh less. Returns the group
-    columns, cells, unfinished, planned, the counts, nonfinite_failures, nan_dominant, and for each
-    rate its estimate, _low, _high (95 %, fractions of 1), _n, its denominator in rows, and
-    _effective_n, the rows of an unweighted sample with the same variance. Rates of a protection are
-    NaN for `none`, those without any row have NaN with n = 0.
+    Cells count by the runs they have done, so unfinished ones weigh less. Clean images are counted
+    once per detector and protection, not once per pass.
 
-    Clean images are counted once a detector and protection, not once a pass.
+    Args:
+        cells: rows as in `Campaign.cells`.
+        by: the columns that make a group, `protection` among them.
+        method: of the intervals, a key of `progip.statistics.METHODS`.
+        kinds: of the outcome.
+
+    Returns:
+        the group columns, cells, unfinished, planned, the counts, nonfinite_failures, nan_dominant,
+        and for each rate its estimate, _low, _high (95 %, fractions of 1), _n, its denominator in
+        rows, and _effective_n, the rows of an unweighted sample with the same variance. Rates of a
+        protection are NaN for `none`, those without any row have NaN with n = 0.
     """
     frame = _completed(cells)
     names = [f"{kind}{end}" for kind in kinds.masks for end in ("", "_w", "_w2")]
@@ -101,9 +106,9 @@ def with_unprotected(cells: pd.DataFrame, kinds: Kinds = OOD_VERDICT) -> pd.Data
         for end, part in (("", "rows"), ("_w", "total"), ("_w2", "squares")):
             sums = [float(getattr(m, part)[mask].sum()) for m in derived["moments"]]
             derived[f"{name}{end}"] = np.array(sums).astype(np.int64) if not end else sums
-    if "looks" in derived:
-        derived["looks"] = derived["looks"].map(
-            lambda looks: [(rows, m.merged(kinds.silent)) for rows, m in looks]
+    if "milestones" in derived:
+        derived["milestones"] = derived["milestones"].map(
+            lambda milestones: [(rows, m.merged(kinds.silent)) for rows, m in milestones]
         )
     derived["clean_alarms"] = derived["clean_alarms"].where(derived["clean_alarms"].isna(), 0)
     return pd.concat([derived, cells], ignore_index=True)

@@ -36,9 +36,13 @@ MACHINE_KEYS = frozenset({"folder", "weights", "url", "sha256", "checksum", "rec
 
 @dataclass(frozen=True)
 class CellFolder:
-    """One cell on disk: its folder below the campaign's, its manifest, its shards in order.
+    """One cell on disk.
 
-    path: the folder itself.
+    Attributes:
+        name: its folder below the campaign's.
+        manifest: of the cell.
+        shards: files of rows, in order of runs.
+        path: the folder itself.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What figures need of the executed runs beyond their counts, streamed once an execution.
+"""What figures need of the executed runs beyond their counts, streamed once per execution.
 
 All protections of an execution watch the same runs, so only its fullest cell is read.
 """
@@ -28,18 +28,25 @@ _DETECTOR = ("model", "dataset", "ood_dataset", "ood_method", "number_format")
 
 
 @dataclass(frozen=True)
-class Execution:
+class ExecutedRuns:
     """The runs of one execution as far as figures need them.
 
-    names: IDENTITY without the protection, and seed. cells: the cells (positions) that watch it.
-    sites: one row per (layer, bit): rows, those that can fail (correct), those of each event of
-    the outcome, failures; and of rows that can fail the sums of weights, of their squares, and both
-    over failures (weight, squares, failure_weight, failure_squares). layers: names in network
-    order. scores: counts of the runs' faulty scores
-    [SCORE_BINS + 2] (below the first and above the last edge, too), all and those of failures, and
-    of scores that are not finite. edges [SCORE_BINS + 1]. failing: one row a failing run with
-    run_id, weight and the EVIDENCE columns named as in golden rows. clean: `clean.parquet`, or
-    None where the campaign was made before they were kept.
+    Attributes:
+        names: IDENTITY without the protection, and seed.
+        cells: the cells (positions) that watch it.
+        sites: one row per (layer, bit): rows, those that can fail (correct), those of each event of
+            the outcome, failures; and of rows that can fail the sums of weights, of their squares,
+            and both over failures (weight, squares, failure_weight, failure_squares).
+        layers: names in network order.
+        edges: of the score histograms [SCORE_BINS + 1].
+        scores: counts of the runs' faulty scores [SCORE_BINS + 2] (below the first and above the
+            last edge, too).
+        failing_scores: the same of failures.
+        nonfinite: number of scores that are not finite.
+        failing_nonfinite: the same of failures.
+        failing: one row per failing run with run_id, weight and the EVIDENCE columns named as in
+            golden rows.
+        clean: `clean.parquet`, or None where the campaign was made before they were kept.
     """
 
     names: dict[str, Any]
@@ -55,7 +62,7 @@ class Execution:
     clean: pd.DataFrame | None
 
 
-def observe(folders: Sequence[CellFolder]) -> tuple[Execution, ...]:
+def observe(folders: Sequence[CellFolder]) -> tuple[ExecutedRuns, ...]:
     """Read every execution of a campaign; rows that cannot be read are passed by, as in counts."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for position, folder in enumerate(folders):
@@ -125,9 +132,9 @@ def _observed(
     cells: tuple[int, ...],
     edges: NDArray[np.float64],
     clean: pd.DataFrame | None,
-) -> Execution:
+) -> ExecutedRuns:
     kinds = kinds_of(declared_in(folder.manifest))
-    columns = (*COLUMNS, *kinds.flags, "layer", "bit", "faulty_score", *EVIDENCE)
+    columns = tuple(dict.fromkeys((*COLUMNS, *kinds.flags, "layer", "bit", *_KEPT)))
     scores, failing_scores = np.zeros((2, SCORE_BINS + 2), np.int64)
     nonfinite = failing_nonfinite = 0
     sites, failing = [], []
@@ -148,7 +155,7 @@ def _observed(
     kept = pd.concat(failing, ignore_index=True) if failing else pd.DataFrame(columns=_KEPT)
     order = dict.fromkeys(str(layer["layer"]) for layer in folder.manifest.get("layers") or [])
     order |= dict.fromkeys(frame.index.get_level_values("layer"))
-    return Execution(
+    return ExecutedRuns(
         names,
         cells,
         frame.reset_index(),

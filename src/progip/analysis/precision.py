@@ -87,13 +87,21 @@ def precision_of(
 ) -> Precision:
     """Where a cell stands whose rows have these moments.
 
-    quantity: of `Kinds.rates`; by default what the cell's stopping rule watches, else the failure
-    rate. margin: absolute half-width to reach; confidence: of the interval. Where not given, those
-    of the cell's stopping rule if it watches this quantity, or, for the failure rate, those its
-    size was computed from; else no margin, and 95 %. The runs needed follow from the variance
-    falling as 1 / runs; looks of a stopping rule ask for a little more.
+    The runs needed follow from the variance falling as 1 / runs; looks of a stopping rule ask for a
+    little more.
 
-    Raises ProgipError for an unknown quantity or a confidence outside (0, 1).
+    Args:
+        moments: of the cell's rows.
+        manifest: of the cell.
+        quantity: of `Kinds.rates`; by default what the cell's stopping rule watches, else the
+            failure rate.
+        margin: absolute half-width to reach.
+        confidence: of the interval. Where not given, margin and confidence are those of the cell's
+            stopping rule if it watches this quantity, or, for the failure rate, those its size was
+            computed from; else no margin, and 95 %.
+
+    Raises:
+        ProgipError: an unknown quantity or a confidence outside (0, 1).
     """
     config = manifest.get("config") or {}
     rule, sizing = config.get("stopping") or {}, config.get("sizing") or {}

@@ -182,7 +182,8 @@ def tally_shards(
 ) -> Tally:
     """Count the rows of result shards, those with run_id below ``stop`` only, where given.
 
-    Raises ProgipError for a shard that is damaged or lacks a column, by its name.
+    Raises:
+        ProgipError: a shard is damaged or lacks a column; it is named.
     """
     tally = Tally(manifest)
     for path in paths:
@@ -195,7 +196,7 @@ def tally_shards(
 
 
 def native_estimand(manifest: Mapping[str, Any]) -> str:
-    """The population a cell's own weights speak of: by how its fault model chooses a layer."""
+    """The population a cell's own weights describe: by how its fault model chooses a layer."""
     section = (manifest.get("identity") or {}).get("fault_model") or {}
     return "neuron_weighted" if section.get("weighting") == "neuron" else "layer_mean"
 

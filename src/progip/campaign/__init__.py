@@ -1,0 +1,1 @@
+"""From settings to rows: preparation, planning, execution, judging, one cell at a time."""

@@ -38,7 +38,7 @@ def fitting_batch(network: nn.Module, images: Tensor, batch_size: int, golden_me
         return batch_size
     batch = max(2, 2 ** (max(most, 1).bit_length() - 1))
     log.info(
-        "batches of %d instead of %d: golden values of %d MiB an image, golden_memory=%d",
+        "batches of %d instead of %d: golden values of %d MiB per image, golden_memory=%d",
         batch, batch_size, 3.2 * sum(outputs) / 2**20, golden_memory,
     )  # fmt: skip
     return batch

@@ -19,9 +19,9 @@ from progip.campaign.sizing import known_seconds_per_run
 from progip.campaign.stopping_monitor import StoppingMonitor
 from progip.campaign.subject import prepare
 from progip.storage import mending, store
-from progip.storage.claims import SharedWork
 from progip.storage.manifests import check_same_identity, write_manifest
 from progip.storage.progress import remove_dead
+from progip.storage.shard_queue import ShardQueue
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Cell:
             with store.locked(clean.parent):  # else a process that tidies up may remove the draft
                 store.write_table(clean, rows)
         self.subject.watched(settings.protection)  # refuses what would check nothing
-        faults = self.planner.population.size
+        faults = self.planner.space.size
         self.planned = settings.sizing.size(settings.runs, faults)
         seconds = known_seconds_per_run(settings.execution_key)
         announcement = settings.sizing.announcement(self.planned, faults, seconds)
@@ -110,14 +110,14 @@ class Cell:
         pilot = self.settings.sampling.pilot_runs
         return sorted({min(pilot, self.planned), *self._monitor.looks} - {0})
 
-    def stage(self, runs: int) -> SharedWork:
+    def stage(self, runs: int) -> ShardQueue:
         """What is missing of runs 0..runs-1; rows that have no executed shard are set aside.
 
         Raises:
             OtherConfiguration: a whole shard has other columns.
         """
         schema = execution_schema(self.settings)
-        work = SharedWork(self.execution_folder, schema, runs, self.settings.shard_size)
+        work = ShardQueue(self.execution_folder, schema, runs, self.settings.shard_size)
         with store.locked(self.execution_folder), store.locked(self.folder):
             mending.remove_leftovers(self.folder, work.held())
             remove_dead(self.folder)
@@ -155,7 +155,7 @@ class Cell:
         self.judged.add((start, stop))
         return rows
 
-    def judge_all(self, work: SharedWork) -> None:
+    def judge_all(self, work: ShardQueue) -> None:
         """Judge every executed shard that has no rows yet."""
         with store.locked(self.folder):
             self.judged |= {(s.start, s.stop) for s in store.named_shards(self.folder)}

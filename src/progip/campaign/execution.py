@@ -163,7 +163,7 @@ def observed_table(
 class Pace:
     """How many shards to execute at once, by the rates measured so far.
 
-    The incremental executor computes golden values once an image and block, so it likes large
+    The incremental executor computes golden values once per image and block, so it likes large
     blocks; a killed process loses the block it was at. A block lasts about ``BLOCK_SECONDS``, and
     up to ``LONGEST_BLOCK`` where golden values would take more than ``GOLDEN_SHARE`` of it. The
     first one is one shard where no rate is known.

@@ -35,7 +35,7 @@ def cell_manifest(
     """
     evaluation = golden_evidence(subject.golden.evaluation(settings.population))
     clean = settings.protection.judge(evaluation, thresholds)
-    layers = planner.population.sites
+    layers = planner.space.sites
     made = {
         "versions": provenance.versions(),
         "commit": provenance.commit(),

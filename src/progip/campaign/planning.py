@@ -13,7 +13,7 @@ from progip.campaign.settings import CellSettings
 from progip.campaign.subject import Subject
 from progip.fault_models.base import Site
 from progip.outcomes.base import Context
-from progip.sampling.base import Pilot, Population
+from progip.sampling.base import FaultSpace, Pilot
 from progip.storage import store
 
 
@@ -43,7 +43,7 @@ class Planner:
         flags = settings.outcome.judge(clean, self._context)
         base = self._kinds.declared.base
         correct = flags[base] if base else np.ones(len(golden), dtype=bool)
-        self.population = Population(
+        self.space = FaultSpace(
             settings.fault_model,
             sites,
             correct,
@@ -56,7 +56,7 @@ class Planner:
         """``records.PLAN`` of runs start..stop-1; the pilot before them must be executed."""
         s = self._settings
         pilot = self.pilot() if stop > s.sampling.pilot_runs else None
-        return s.sampling.plan(self.population, s.seed, s.fault_key, start, stop, pilot)
+        return s.sampling.plan(self.space, s.seed, s.fault_key, start, stop, pilot)
 
     def pilot(self) -> Pilot | None:
         """What the pilot showed; None where the plan has none or it is not complete."""
@@ -74,7 +74,7 @@ class Planner:
         found = outcome.judge(runs_of(rows, outcome.needs), self._context)
         failed = self._kinds.failed(found)
         stratum = rows["stratum"].to_numpy()
-        strata = len(self._settings.sampling.shares(self.population))
+        strata = len(self._settings.sampling.shares(self.space))
         counts = (np.ones(len(rows)), failed, failed & self._looks_clean(rows))
         self._pilot = Pilot(
             *(np.bincount(stratum, c, minlength=strata).astype(np.int64) for c in counts)
@@ -93,7 +93,7 @@ class Planner:
 
     def describe(self) -> dict[str, Any]:
         """For the cell's manifest."""
-        return self._settings.sampling.describe(self.population, self.pilot())
+        return self._settings.sampling.describe(self.space, self.pilot())
 
 
 _CLUES = (

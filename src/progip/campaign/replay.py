@@ -27,9 +27,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Replay:
-    """A stored row and what its replay gave, both of ``columns.result_schema``.
+    """What a replay gave, and the stored row.
 
-    layers: what each layer's tensor did against golden, in order of execution.
+    Attributes:
+        stored: the row, of ``columns.result_schema``.
+        replayed: the same columns, executed again.
+        layers: what each layer's tensor did against golden, in order of execution.
     """
 
     stored: pa.Table

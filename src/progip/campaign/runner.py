@@ -15,8 +15,8 @@ from progip.campaign.execution import Execution, Pace
 from progip.campaign.settings import CellSettings
 from progip.campaign.sizing import known_seconds_per_run, remember_speed
 from progip.storage import store
-from progip.storage.claims import SharedWork
 from progip.storage.progress import Progress
+from progip.storage.shard_queue import ShardQueue
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +64,10 @@ def run_cell(
     return settings.folder
 
 
-def _execute(cell: Cell, work: SharedWork, progress: Progress) -> None:
+def _execute(cell: Cell, work: ShardQueue, progress: Progress) -> None:
     """Execute the runs that no shard holds yet, and judge each shard as it comes."""
     settings, planner = cell.settings, cell.planner
-    execution = Execution(settings, cell.subject, planner.population.sites)
+    execution = Execution(settings, cell.subject, planner.space.sites)
     pace = Pace(settings.shard_size, known_seconds_per_run(settings.execution_key))
     begun, executed = time.monotonic(), 0
     progress.begin(work.runs_done)

@@ -1,4 +1,4 @@
-"""How many runs a cell gets, said before it starts, with what they buy and cost."""
+"""How many runs per cell gets, said before it starts, with what they buy and cost."""
 
 import json
 import logging
@@ -72,7 +72,7 @@ class Sizing:
             bought = margin_of(self.max_runs, confidence=self.confidence, rate=self.rate)
             what = f"runs={runs}" if self.margin is None else f"a margin of {self.margin:g}"
             raise ProgipError(
-                f"{what} needs {needed:,} runs a cell, sizing.max_runs allows {self.max_runs:,}, "
+                f"{what} needs {needed:,} runs per cell, sizing.max_runs allows {self.max_runs:,}, "
                 f"which buy a margin of {bought:.2g}; raise the one or the other"
             )
         return needed

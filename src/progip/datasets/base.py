@@ -48,7 +48,7 @@ class Images:
         """float32 (n, channels, height, width): pixels / 255, then (x - mean) / std per channel.
 
         Raises:
-            ProgipError: where mean or std has not one value a channel.
+            ProgipError: where mean or std has not one value per channel.
         """
         channels = self.pixels.shape[1]
         if len(mean) != channels or len(std) != channels:
@@ -94,7 +94,7 @@ class Dataset(ABC):
         self.require(
             len(self.mean) == len(self.std) > 0 and all(value > 0 for value in self.std),
             f"mean={list(self.mean)}, std={list(self.std)}",
-            "need one value a channel each, every std above 0",
+            "need one value per channel each, every std above 0",
         )
         self.require(
             self.calibration >= 0, f"calibration={self.calibration}", "is negative; give 0 or more"

@@ -53,7 +53,7 @@ class Digits(Dataset):
         self.require(
             self.train_size == 0 or self.train_size >= self.classes,
             f"train_size={self.train_size}",
-            "is neither 0 nor at least one image a class",
+            "is neither 0 nor at least one image per class",
         )
         self.require(self.size > 0, f"size={self.size}", "is not a positive number of pixels")
 

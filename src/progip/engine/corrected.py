@@ -99,7 +99,7 @@ class CorrectedPipeline(Pipeline):
         element by element, through normalisation, addition, concatenation or an activation.
 
         Args:
-            sites: that ``hits`` speaks of.
+            sites: that ``hits`` refers to.
             images: of the batch.
         """
         caught = np.zeros(len(hits.row), dtype=bool)

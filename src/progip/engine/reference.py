@@ -31,7 +31,7 @@ class ReferenceExecutor:
         images: (n, channels, height, width) evaluation images, on the device to run on.
         batch_size: rows of every batch; the last one is padded, so that golden and faulty rows
             always use the same kernels.
-        draw: gives the hits of planned runs where the plan does not name them, one a row; called
+        draw: gives the hits of planned runs where the plan does not name them, one per row; called
             for one batch at a time, so that many hits need little memory.
     """
 
@@ -78,7 +78,7 @@ class ReferenceExecutor:
         """Execute every row of a plan (``records.PLAN``).
 
         Returns:
-            one array a column: ``value_before``, ``value_after`` and the columns of
+            one array per column: ``value_before``, ``value_after`` and the columns of
             ``observed_columns``. With ``draw`` the two values are NaN, and the columns of
             ``fault_models.base.MANY`` are there, too; ``Scores`` for a network with a correcting
             protection.

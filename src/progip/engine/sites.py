@@ -69,8 +69,11 @@ class Survey:
 
 
 def hookable(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The modules whose own ``forward`` can make a tensor: those without children, and layers of
-    PyTorch that have children all the same (a subclass, a parametrised weight, an adapter)."""
+    """The modules whose own ``forward`` can make a tensor.
+
+    Those without children, and layers of PyTorch that have children all the same (a subclass, a
+    parametrised weight, an adapter).
+    """
     return [
         (name, module)
         for name, module in network.named_modules()
@@ -142,7 +145,7 @@ class _Tensor:
 
 
 class _Watcher:
-    """Runs a detector and tells of every tensor at which a fault could hit.
+    """Runs a detector and reports every tensor at which a fault could hit.
 
     Attributes:
         seen: by pass, layer and call, in the last run.

@@ -1,0 +1,1 @@
+"""What a fault is and where it lies, one class per file (config group ``fault_model``)."""

@@ -157,7 +157,7 @@ class FaultModel(Described, ABC):
 
 
 def named_hits(sites: list[Site], plan: pa.Table) -> Hits:
-    """The hits that the columns layer, call, neuron and bit of a plan name, one a row.
+    """The hits that the columns layer, call, neuron and bit of a plan name, one per row.
 
     Raises:
         KeyError: a row names a layer that is not among the sites.

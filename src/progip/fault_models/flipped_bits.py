@@ -130,7 +130,7 @@ class WordError(AtRate):
     and each side on its own, until one does not flip or the word ends.
 
     Attributes:
-        spread: 0 to 1; .75 in the source, which flips 6.25 bits in the mean.
+        spread: 0 to 1; .75 in the source, which flips 6.25 bits on average.
     """
 
     sentence: ClassVar[str] = (

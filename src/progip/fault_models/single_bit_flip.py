@@ -17,7 +17,7 @@ from progip.number_formats.base import NumberFormat
 
 @dataclass(kw_only=True)
 class SingleNeuron(InLayers):
-    """One neuron of one layer a run; what happens to it is up to the subclass.
+    """One neuron of one layer per run; what happens to it is up to the subclass.
 
     Attributes:
         weighting: ``layer`` (every layer equally likely, as in the ProGIP source) or ``neuron``

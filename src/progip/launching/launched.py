@@ -1,4 +1,4 @@
-"""What Hydra's own files tell of how a campaign was started: which jobs, by which command."""
+"""What Hydra's own files say about how a campaign was started: which jobs, by which command."""
 
 import contextlib
 import math
@@ -29,8 +29,9 @@ JOB, KEPT_JOB = ".hydra", ".hydra/accepted"
 class Sweep:
     """The last sweep started in a campaign's folder.
 
-    command: what starts it, to be given in the project's folder. jobs: the swept choices of every
-    cell, by key.
+    Attributes:
+        command: what starts it, to be given in the project's folder.
+        jobs: the swept choices of every cell, by key.
     """
 
     command: str

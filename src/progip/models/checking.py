@@ -115,7 +115,7 @@ class _Others:
 
 @dataclass
 class _Recorder:
-    """Runs a network and tells of the output of every module, in the order they are finished."""
+    """Runs a network and reports the output of every module, in the order they are finished."""
 
     network: nn.Module
 

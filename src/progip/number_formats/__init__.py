@@ -1,1 +1,1 @@
-"""What a number looks like in hardware, one class a file: its bits, and which of them mean what."""
+"""What a number looks like in hardware, one class per file (config group ``number_format``)."""

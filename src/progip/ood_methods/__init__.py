@@ -1,0 +1,1 @@
+"""Out-of-distribution detectors, one class per file (config group ``ood_method``)."""

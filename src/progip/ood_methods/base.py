@@ -184,7 +184,7 @@ class InputPerturbation(OODMethod):
             if len(self.std) not in (1, images.shape[1]):
                 raise ProgipError(
                     f"ood_method '{self.name}': std has {len(self.std)} values, and the images "
-                    f"have {images.shape[1]} channels; give one value a channel"
+                    f"have {images.shape[1]} channels; give one value per channel"
                 )
             direction = direction / images.new_tensor(list(self.std)).view(1, -1, 1, 1)
         return images - self.epsilon * direction

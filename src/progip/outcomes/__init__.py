@@ -1,1 +1,1 @@
-"""What counts as a failure, one class a file: flags of runs, the rates and the means they give."""
+"""What counts as a failure, one class per file (config group ``outcome``)."""

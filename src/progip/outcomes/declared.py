@@ -17,8 +17,8 @@ class Event:
         clause: what such runs do, for sentences: ``take another class``.
         short: for narrow columns: ``C``.
         failure: whether it is one of the failures that are reported together.
-        nonfinite: column that tells of such a run in a forward pass that it is not finite; "" where
-            nothing does.
+        nonfinite: column that says whether such a run, after a fault in a forward pass, is not
+            finite; "" where nothing does.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What is observed of every execution, one class a file; each declares the columns it produces.
+"""What is observed of every execution, one class per file; each declares the columns it produces.
 
 ``DetectionProbe`` and ``RangeProbe`` are always there. Others are switched on by name:
 ``probes=[largest_logit]``, or by class for one of your own: ``probes=[package.module.Class]``.

@@ -1,0 +1,1 @@
+"""What watches or corrects a network, one class per file (config group ``protection``)."""

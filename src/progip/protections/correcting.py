@@ -213,7 +213,11 @@ def by_call(state: State, quantity: str, network: nn.Module, name: str) -> dict[
 
 
 def check_choices(protection: Correcting, choices: Mapping[str, Collection[str]]) -> None:
-    """Raises ProgipError where an option of the protection is not one of its choices."""
+    """Refuse options of a protection that are not one of their choices.
+
+    Raises:
+        ProgipError: naming the option.
+    """
     for key, known in choices.items():
         value = getattr(protection, key)
         if value not in known:
@@ -223,7 +227,11 @@ def check_choices(protection: Correcting, choices: Mapping[str, Collection[str]]
 
 
 def check_fitted(images: int, name: str, needed: int = 1) -> None:
-    """Raises ProgipError where fewer training images came than are ``needed``."""
+    """Refuse a fit from fewer training images than are ``needed``.
+
+    Raises:
+        ProgipError: naming the protection.
+    """
     if images < needed:
         raise ProgipError(
             f"protection '{name}': needs at least {needed} training image"

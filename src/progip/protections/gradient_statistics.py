@@ -45,8 +45,10 @@ SLACK = 1e-5
 
 @dataclass(kw_only=True)
 class GradientStatistics(Correcting):
-    """Neuron gradient statistics (Amarnath, Mejri, Ma, Chatterjee: Error resilient deep neural
-    networks using neuron gradient statistics, NeurIPS ML Safety workshop 2022).
+    """Suppression of values whose neuron gradient is anomalous.
+
+    Source: Amarnath, Mejri, Ma, Chatterjee: Error resilient deep neural networks using neuron
+    gradient statistics, NeurIPS ML Safety workshop 2022.
 
     In every layer but the last: y[i] is set to 0 where g[i] = y[i] - y[i-1] is anomalous, y being
     the activation's output, i circular over channels at each pixel (convolution) or over features

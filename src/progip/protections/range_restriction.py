@@ -32,8 +32,10 @@ CHOICES = {"action": ("clip", "zero"), "nan_policy": ("propagate", "upper", "zer
 
 @dataclass(kw_only=True)
 class RangeRestriction(Correcting):
-    """Range restriction (Chen, Li, Pattabiraman: A low-cost fault corrector for deep neural
-    networks through range restriction, DSN 2021; github.com/DependableSystemsLab/Ranger).
+    """Range restriction, Ranger in its correcting form.
+
+    Source: Chen, Li, Pattabiraman: A low-cost fault corrector for deep neural networks through
+    range restriction, DSN 2021; github.com/DependableSystemsLab/Ranger.
 
     Every activation, and every pool or reshape that directly follows one, is bounded by what the
     activation gave on clean training images: one pair of bounds a call (``find_range_sites``). The

@@ -42,11 +42,17 @@ class Block:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report: printed blocks, and the numbers behind them for NAME.csv.
+    """A part of the report.
 
-    source: the Python expression that gives `data`, of a `campaign` and of `tables` or the like.
-    query: Python over the raw rows of the campaign in `folder` that ends with `counts`, the printed
-    counts, where the section prints any.
+    Attributes:
+        name: of its CSV file.
+        title: above it.
+        blocks: what is printed.
+        data: the numbers behind the blocks, for NAME.csv.
+        source: the Python expression that gives `data`, of a `campaign` and of `tables` or the
+            like.
+        query: Python over the raw rows of the campaign in `folder` that ends with `counts`, the
+            printed counts, where the section prints any.
     """
 
     name: str

@@ -13,7 +13,7 @@ from progip.errors import ProgipError
 from progip.launching.launched import Job, Sweep, job_of, sweep_of
 from progip.report import formats
 from progip.statistics import Rate
-from progip.storage.failure import ERROR, recorded_failure
+from progip.storage.crash_log import ERROR, recorded_failure
 from progip.storage.progress import duration, heartbeats
 
 DONE, RUNNING, FAILED, STOPPED = "done", "running", "FAILED", "stopped"
@@ -23,12 +23,20 @@ DONE, RUNNING, FAILED, STOPPED = "done", "running", "FAILED", "stopped"
 class CellStatus:
     """One cell.
 
-    state: `done`, `running` (a process gave a sign of life), `FAILED` (its last process left an
-    error.txt) or `stopped`. planned: runs, NaN where nothing tells. done, failed: rows, and among
-    them failures that no protection noticed. rate: of those among originally correct runs. speed:
-    runs/s of the living processes, seconds_left: by that speed; NaN where none is alive. error:
-    the message of the failure. job: how it was started. precision: of the rate that the cell has a
-    margin for, None where it has none.
+    Attributes:
+        name: its folder.
+        state: `done`, `running` (a process gave a sign of life), `FAILED` (its last process left an
+            error.txt) or `stopped`.
+        planned: runs, NaN where nothing says how many.
+        done: rows.
+        failed: among them failures that no protection noticed.
+        rate: of those among the runs that can fail.
+        speed: runs/s of the living processes; NaN where none is alive.
+        seconds_left: by that speed.
+        error: the message of the failure.
+        job: how it was started.
+        warnings: what could not be counted.
+        precision: of the rate that the cell has a margin for, None where it has none.
     """
 
     name: str

@@ -13,12 +13,12 @@ from progip.report.rendering.csvs import replace_file, to_csv
 from progip.report.rendering.latex import to_latex
 from progip.report.rendering.page import to_html
 from progip.report.rendering.text import to_markdown, to_text
-from progip.report.sections.beside import beside_section
 from progip.report.sections.breakdown import base_section, pass_section
+from progip.report.sections.error_rates import rates_section
 from progip.report.sections.measures import measures_section
 from progip.report.sections.methods import methods_section
 from progip.report.sections.provenance import provenance_section
-from progip.report.sections.rates import rates_section
+from progip.report.sections.published_comparison import beside_section
 from progip.report.sections.runtime import runtime_sections
 from progip.report.sections.summary import summary_section
 from progip.report.sections.tables import cells_section, comparison_section, overall_section
@@ -35,7 +35,7 @@ SECTIONS: tuple[Callable[[Campaign], Section], ...] = (
     comparison_section,
     pass_section,
 )
-#: those that speak of faults that hit one neuron; faults at a rate have a section of their own
+#: those about faults that hit one neuron; faults at a rate have a section of their own
 OF_SINGLE = (summary_section, overall_section, beside_section, comparison_section, pass_section)
 LAST_SECTIONS: tuple[Callable[[Campaign], Section], ...] = (methods_section, provenance_section)
 
@@ -52,15 +52,19 @@ def write_report(
 ) -> str:
     """Report on a campaign: returns the text to print, and writes the same as files.
 
-    folder: where the campaign was written, finished or not. out: where the files go, by default
-    `report` in that folder; older ones are replaced: the page (report.html), report.md, report.tex,
-    each figure as SVG, PDF and PNG, and the numbers of each table and figure as CSV, fractions of 1
-    and counts, unrounded. estimand: the population to speak of, as in `Campaign.load`.
-    interval: method of the intervals, a key of `progip.statistics.METHODS`. beside: put published
-    figures beside ours although networks, data or detectors are others. outcome: as in
-    `Campaign.load`.
+    Args:
+        folder: where the campaign was written, finished or not.
+        out: where the files go, by default `report` in that folder; older ones are replaced: the
+            page (report.html), report.md, report.tex, each figure as SVG, PDF and PNG, and the
+            numbers of each table and figure as CSV, fractions of 1 and counts, unrounded.
+        allow_mixed: add up cells of different seeds, weights or data.
+        estimand: the population to describe, as in `Campaign.load`.
+        interval: method of the intervals, a key of `progip.statistics.METHODS`.
+        beside: put published figures beside ours although networks, data or detectors are others.
+        outcome: as in `Campaign.load`.
 
-    Raises ProgipError as `Campaign.load` does, and when the files cannot be written.
+    Raises:
+        ProgipError: as `Campaign.load` does, and when the files cannot be written.
     """
     chosen: dict[str, Any] = {
         "allow_mixed": allow_mixed,

@@ -1,0 +1,1 @@
+"""How the faults of a cell are drawn, one class per file (config group ``sampling``)."""

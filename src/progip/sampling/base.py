@@ -1,4 +1,4 @@
-"""What a sampling plan is: it decides which part of the population each run's fault comes from."""
+"""What a sampling plan is: it decides which part of the space each run's fault comes from."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class CleanValues(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Population:
+class FaultSpace:
     """Every fault a cell can have: the fault model's law over sites, bits and images.
 
     Attributes:
@@ -53,8 +53,9 @@ class Population:
 
     @property
     def size(self) -> int | None:
-        """Number of different faults: images x neurons x bits; None where they cannot be counted,
-        because a fault hits any number of neurons.
+        """Number of different faults: images x neurons x bits.
+
+        None where they cannot be counted, because a fault hits any number of neurons.
         """
         if self.fault_model.many:
             return None
@@ -90,7 +91,7 @@ class SamplingPlan(Described, ABC):
     @abstractmethod
     def plan(
         self,
-        population: Population,
+        space: FaultSpace,
         seed: int,
         key: str,
         start: int,
@@ -107,7 +108,7 @@ class SamplingPlan(Described, ABC):
             pilot: what the first ``pilot_runs`` runs showed; needed for stop > ``pilot_runs``.
         """
 
-    def shares(self, population: Population) -> np.ndarray:
+    def shares(self, space: FaultSpace) -> np.ndarray:
         """(H,) probability of each stratum under the fault model; (1,) for a plan without strata.
 
         Raises:
@@ -115,7 +116,7 @@ class SamplingPlan(Described, ABC):
         """
         return np.ones(1)
 
-    def describe(self, population: Population, pilot: Pilot | None) -> dict[str, Any]:
+    def describe(self, space: FaultSpace, pilot: Pilot | None) -> dict[str, Any]:
         """For the manifest: what is needed to estimate from the rows, and to write the plan up."""
         return {"name": self.name, "strata": []}
 

@@ -39,9 +39,13 @@ def codes_of(exponents: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
 def change_class(bit: ArrayLike, code: ArrayLike, scale: ArrayLike) -> NDArray[np.int64]:
     """Class 0..CLASSES-1 of the change that flipping a bit makes to a value of a code.
 
-    bit: 0..31, or -1 where nothing is flipped; scale: of the value's site; all broadcast. The last
-    class: the value becomes infinite or NaN. Sizes are right to a factor of 2, which their classes
-    need not be exact for: any grouping of faults makes valid strata.
+    The last class: the value becomes infinite or NaN. Sizes are right to a factor of 2, which their
+    classes need not be exact for: any grouping of faults makes valid strata.
+
+    Args:
+        bit: 0..31, or -1 where nothing is flipped.
+        code: of the value.
+        scale: of the value's site; all three broadcast.
     """
     b, c, s = np.broadcast_arrays(*(np.asarray(x, dtype=np.int64) for x in (bit, code, scale)))
     field = np.where(c == 0, 0, np.clip(s + c - 1 - BELOW, 1, 254))

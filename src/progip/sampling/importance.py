@@ -12,7 +12,7 @@ import pyarrow as pa
 from progip.errors import ProgipError
 from progip.fault_models.base import Atoms
 from progip.fault_models.random import integers, uniforms
-from progip.sampling.base import Pilot, Population, SamplingPlan, planned
+from progip.sampling.base import FaultSpace, Pilot, SamplingPlan, planned
 
 
 @dataclass(kw_only=True)
@@ -80,14 +80,14 @@ class Importance(SamplingPlan):
 
     def plan(
         self,
-        population: Population,
+        space: FaultSpace,
         seed: int,
         key: str,
         start: int,
         stop: int,
         pilot: Pilot | None = None,
     ) -> pa.Table:
-        atoms = population.atoms
+        atoms = space.atoms
         q = self.probabilities(atoms)
         u = uniforms(seed, key, start, stop)
         ends = np.cumsum(q)
@@ -95,9 +95,9 @@ class Importance(SamplingPlan):
         return planned(
             atoms,
             np.arange(start, stop, dtype=np.int64),
-            integers(u[:, 0], len(population.correct)),
+            integers(u[:, 0], len(space.correct)),
             atom,
-            integers(u[:, 2], population.neurons[atoms.site[atom]]),
+            integers(u[:, 2], space.neurons[atoms.site[atom]]),
             (atoms.probability / q)[atom],
             np.zeros(stop - start),
         )

@@ -1,4 +1,4 @@
-"""The strata of a population: which faults are alike, how likely they are, how one is drawn."""
+"""The strata of a space: which faults are alike, how likely they are, how one is drawn."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from progip.errors import ProgipError
 from progip.fault_models.random import integers
 from progip.number_formats.fp32 import FP32
-from progip.sampling.base import CleanValues, Population
+from progip.sampling.base import CleanValues, FaultSpace
 from progip.sampling.change import CLASSES, EDGES, change_class, class_names
 
 FACTORS = ("bit", "layer", "change", "correct", "margin")
@@ -22,7 +22,7 @@ WIDER_CHANGES = np.maximum(np.arange(CLASSES) - EDGES.index(0), 0)
 
 @dataclass(frozen=True)
 class Strata:
-    """The strata of one population, and the faults in them.
+    """The strata of one space, and the faults in them.
 
     A fault lies in an entry: a site and bit, a code of fault-free values (where ``change`` is a
     factor), a class of images. A stratum is one or more entries.
@@ -54,7 +54,9 @@ class Strata:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """A fault in each stratum by the fault model's law: atom, image, neuron; all (rows,).
 
-        uniform: (rows, 2) numbers in [0, 1).
+        Args:
+            stratum: (rows,).
+            uniform: (rows, 2) numbers in [0, 1).
         """
         first, last = self._first[stratum], self._first[stratum + 1] - 1
         low, high = self._chance[first], self._chance[last + 1]
@@ -71,19 +73,19 @@ class Strata:
         return atom, image, self._values.neurons(image, site, code, rank)
 
 
-def strata_of(population: Population, by: list[str]) -> Strata:
-    """The strata of a population: all combinations of the factors that hold a fault.
+def strata_of(space: FaultSpace, by: list[str]) -> Strata:
+    """The strata of a space: all combinations of the factors that hold a fault.
 
     Raises:
-        ProgipError: a layer has no site, or ``by`` names a factor this population knows too little
+        ProgipError: a layer has no site, or ``by`` names a factor this space knows too little
             for.
     """
-    atoms, values = population.atoms, None
+    atoms, values = space.atoms, None
     counts = np.broadcast_to(
-        population.neurons[:, None, None], (len(atoms.sites), 1, len(population.correct))
+        space.neurons[:, None, None], (len(atoms.sites), 1, len(space.correct))
     )
     if "change" in by:
-        if population.find_values is None:
+        if space.find_values is None:
             raise ProgipError("sampling.by: the fault-free values are not known, leave out change")
         other = next((s.format for s in atoms.sites if s.format.name != FP32.name), None)
         if other is not None:
@@ -91,19 +93,19 @@ def strata_of(population: Population, by: list[str]) -> Strata:
                 f"sampling.by: change is known of number_format '{FP32.name}' alone, not of "
                 f"'{other.name}'; leave out change"
             )
-        values = population.find_values()
+        values = space.find_values()
         counts = values.counts
     fields = [
         part.low for part in atoms.sites[0].format.fields[1:]
     ]  # first bit of each after the first
-    classes, labels, wide = _image_classes(population, by)
+    classes, labels, wide = _image_classes(space, by)
     images = np.concatenate(classes)
     edges = np.cumsum([0, *(len(chosen) for chosen in classes)])
     below = np.append(0, np.cumsum(counts[:, :, images], dtype=np.int64))
     sites, codes, total = counts.shape
     starts = np.arange(sites * codes)[:, None] * total + edges
     held = np.diff(below[starts], axis=1).reshape(sites, codes, len(classes))
-    possible = population.neurons * total
+    possible = space.neurons * total
     empty = np.flatnonzero(possible == 0)
     if len(empty):
         site = atoms.sites[empty[0]]
@@ -161,17 +163,17 @@ def strata_of(population: Population, by: list[str]) -> Strata:
 
 
 def _image_classes(
-    population: Population, by: list[str]
+    space: FaultSpace, by: list[str]
 ) -> tuple[list[NDArray[np.int64]], list[str], NDArray[np.int64]]:
     """Classes of images, none empty, with their names and whether each can fail."""
-    right, wrong = (np.flatnonzero(population.correct == flag) for flag in (True, False))
+    right, wrong = (np.flatnonzero(space.correct == flag) for flag in (True, False))
     if not set(by) & set(OF_IMAGE):
-        return [np.arange(len(population.correct))], ["all images"], np.zeros(1, dtype=np.int64)
+        return [np.arange(len(space.correct))], ["all images"], np.zeros(1, dtype=np.int64)
     found = [("correct", right)]
     if "margin" in by:
-        if population.distance is None:
+        if space.distance is None:
             raise ProgipError("sampling.by: the fault-free scores are not known, leave out margin")
-        near = right[np.argsort(population.distance[right], kind="stable")]
+        near = right[np.argsort(space.distance[right], kind="stable")]
         parts = np.split(near, [round(share * len(near)) for share in MARGINS])
         ends = [f"{100 * share:g}" for share in (*MARGINS, 1)]
         names = [f"margin={low}-{high} %" for low, high in zip(["0", *ends], ends, strict=False)]

@@ -10,7 +10,7 @@ import pyarrow as pa
 from progip.errors import ProgipError
 from progip.fault_models.random import uniforms
 from progip.options import check_read
-from progip.sampling.base import Pilot, Population, SamplingPlan, planned
+from progip.sampling.base import FaultSpace, Pilot, SamplingPlan, planned
 from progip.sampling.strata import FACTORS, OF_IMAGE, Strata, strata_of
 from progip.statistics.allocation import AIMS, neyman, smoothed_rates, spread
 
@@ -89,20 +89,20 @@ class Stratified(SamplingPlan):
         check_read(
             self, "sampling", dict.fromkeys(("pilot", "pilot_even", "aim", "defensive"), needs)
         )
-        self._strata: tuple[Population, Strata] | None = None  # of the population last asked for
+        self._strata: tuple[FaultSpace, Strata] | None = None  # of the space last asked for
 
     @property
     def pilot_runs(self) -> int:
         return self.pilot if self.allocation == "neyman" else 0
 
-    def strata(self, population: Population) -> Strata:
-        """The strata of a population. Raises ProgipError when one is empty."""
-        if self._strata is None or self._strata[0] is not population:
-            self._strata = (population, strata_of(population, list(self.by)))
+    def strata(self, space: FaultSpace) -> Strata:
+        """The strata of a space. Raises ProgipError when one is empty."""
+        if self._strata is None or self._strata[0] is not space:
+            self._strata = (space, strata_of(space, list(self.by)))
         return self._strata[1]
 
-    def shares(self, population: Population) -> np.ndarray:
-        return self.strata(population).shares
+    def shares(self, space: FaultSpace) -> np.ndarray:
+        return self.strata(space).shares
 
     def pilot_allocation(self, strata: Strata) -> np.ndarray:
         """(H,) part of the runs each stratum gets before the pilot is done."""
@@ -123,7 +123,7 @@ class Stratified(SamplingPlan):
 
     def plan(
         self,
-        population: Population,
+        space: FaultSpace,
         seed: int,
         key: str,
         start: int,
@@ -133,12 +133,12 @@ class Stratified(SamplingPlan):
         if start < self.pilot_runs < stop:
             middle = self.pilot_runs
             parts = [(start, middle, None), (middle, stop, pilot)]
-            return pa.concat_tables(self.plan(population, seed, key, *part) for part in parts)
+            return pa.concat_tables(self.plan(space, seed, key, *part) for part in parts)
         if stop <= self.pilot_runs:
             pilot = None
         elif self.pilot_runs and pilot is None:
             raise ValueError("runs after the pilot need the pilot")
-        strata = self.strata(population)
+        strata = self.strata(space)
         allocation = self.allocations(strata, pilot)
         runs = np.arange(start, stop, dtype=np.int64)
         stratum = np.searchsorted(np.cumsum(allocation), _even(seed, key, runs), side="right")
@@ -146,10 +146,10 @@ class Stratified(SamplingPlan):
         u = uniforms(seed, key, start, stop)
         atom, image, neuron = strata.draw(stratum, u)
         weight = (strata.shares / allocation)[stratum]
-        return planned(population.atoms, runs, image, atom, neuron, weight, stratum)
+        return planned(space.atoms, runs, image, atom, neuron, weight, stratum)
 
-    def describe(self, population: Population, pilot: Pilot | None) -> dict[str, Any]:
-        strata = self.strata(population)
+    def describe(self, space: FaultSpace, pilot: Pilot | None) -> dict[str, Any]:
+        strata = self.strata(space)
         first, later = self.pilot_allocation(strata), self.allocations(strata, pilot)
         return {
             "name": self.name,

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from progip.sampling.base import Pilot, Population, SamplingPlan
+from progip.sampling.base import FaultSpace, Pilot, SamplingPlan
 
 
 @dataclass(kw_only=True)
@@ -16,12 +16,12 @@ class Uniform(SamplingPlan):
 
     def plan(
         self,
-        population: Population,
+        space: FaultSpace,
         seed: int,
         key: str,
         start: int,
         stop: int,
         pilot: Pilot | None = None,
     ) -> pa.Table:
-        p = population
+        p = space
         return p.fault_model.plan(p.sites, len(p.correct), seed, key, start, stop)

@@ -25,8 +25,11 @@ def smoothed_rates(
     (k + 1) / (k expected + 1), the mean of a gamma law, so that few failures change little. Nothing
     is estimated at 0: where no failure was seen, half of one is taken.
 
-    rows, failures: counts (H,). levels: (factors, H) the level of each stratum in each factor;
-    wider: the same, of the wider levels.
+    Args:
+        rows: counts (H,).
+        failures: counts (H,).
+        levels: (factors, H) the level of each stratum in each factor.
+        wider: the same, of the wider levels.
     """
     overall = (failures.sum() + 0.5) / (rows.sum() + 1)
     prior = np.full(len(rows), overall)
@@ -66,8 +69,14 @@ def spread(
     too, whose linearised variance is q A^2 + (p - q) (1 - A)^2; each variance in parts of that of a
     uniform sample, added, so that both rates gain.
 
-    shares: W_h; failures: p_h; quiet: q_h, rate of failures that a check could miss, at most p_h.
-    Raises ProgipError for another aim.
+    Args:
+        shares: W_h.
+        failures: p_h.
+        quiet: q_h, rate of failures that a check could miss, at most p_h.
+        aim: ``failure_rate`` or ``detection_accuracy``.
+
+    Raises:
+        ProgipError: another aim.
     """
     if aim not in AIMS:
         raise ProgipError(f"sampling.aim={aim!r} is not one of {', '.join(AIMS)}")

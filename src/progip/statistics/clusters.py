@@ -35,12 +35,17 @@ def cluster_bootstrap(
 ) -> ClusteredRate:
     """Percentile bootstrap of a weighted rate, drawing whole clusters with replacement.
 
-    events: booleans (rows,). weights: (rows,), above 0. clusters: (rows,) label of each row's
-    cluster, such as its image. A bootstrap without variation (no event at all, or nothing else)
-    tells nothing, so the interval of independent clusters, one row each, is given instead: never
-    of zero width. The random numbers are fixed: the same rows give the same interval.
+    A bootstrap without variation (no event at all, or nothing else) says nothing, so the interval
+    of independent clusters, one row each, is given instead: never of zero width. The random numbers
+    are fixed: the same rows give the same interval.
 
-    Raises ProgipError for no row, fewer than 2 clusters, lengths that differ, a bad confidence.
+    Args:
+        events: booleans (rows,).
+        weights: (rows,), above 0.
+        clusters: (rows,) label of each row's cluster, such as its image.
+
+    Raises:
+        ProgipError: no row, fewer than 2 clusters, lengths that differ, a bad confidence.
     """
     check_confidence(confidence)
     happened = np.asarray(events, dtype=bool)

@@ -34,8 +34,14 @@ class Difference:
 def mcnemar_p(only_a: int, only_b: int) -> float:
     """Exact two-sided McNemar p-value from the discordant pairs; 1 when there are none.
 
-    only_a, only_b: pairs in which the event happened to A alone, to B alone (McNemar,
-    Psychometrika 1947; exact binomial form). Raises ProgipError for negative counts.
+    Source: McNemar, Psychometrika 1947; exact binomial form.
+
+    Args:
+        only_a: pairs in which the event happened to A alone.
+        only_b: to B alone.
+
+    Raises:
+        ProgipError: a count is negative.
 
     >>> mcnemar_p(1, 9)
     0.021484375
@@ -54,7 +60,8 @@ def compare_paired(
     their correlation phi, whose numerator is drawn towards 0 by n/2. The test is the exact
     McNemar; the two can disagree at the edge of significance.
 
-    Raises ProgipError for negative counts, for no pairs, for a confidence outside (0, 1).
+    Raises:
+        ProgipError: negative counts, no pairs, a confidence outside (0, 1).
     """
     check_confidence(confidence)
     _check(both, only_a, only_b, neither)
@@ -70,13 +77,19 @@ def compare_paired_weighted(
 ) -> Difference:
     """`compare_paired` of pairs that carry weights; the same when all weights are equal.
 
-    a, b: what happened to A and B, booleans (pairs,). weights: (pairs,), above 0. The difference is
-    sum w (a - b) / sum w. Its interval is Newcombe's at the effective number of pairs, the one at
-    which unweighted pairs with these shares would have the linearised variance of the difference
-    (Kish's, where no pair is discordant). The test flips the sign of each discordant pair's weight:
-    exact up to 13 of them, else with fixed random flips. `n` of the answer is the pairs.
+    The difference is sum w (a - b) / sum w. Its interval is Newcombe's at the effective number of
+    pairs, the one at which unweighted pairs with these shares would have the linearised variance of
+    the difference (Kish's, where no pair is discordant). The test flips the sign of each discordant
+    pair's weight: exact up to 13 of them, else with fixed random flips. `n` of the answer is the
+    pairs.
 
-    Raises ProgipError for no pair, weights not above 0, lengths that differ, a bad confidence.
+    Args:
+        a: what happened to A, booleans (pairs,).
+        b: what happened to B.
+        weights: (pairs,), above 0.
+
+    Raises:
+        ProgipError: no pair, weights not above 0, lengths that differ, a bad confidence.
     """
     check_confidence(confidence)
     on_a, on_b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
@@ -150,7 +163,9 @@ def compare_independent(
 
     k events in n of A and of B; for counts from print, where the pairs are gone. Interval: method
     10 of Newcombe (Statistics in Medicine 17, 1998, 873-890). `n` of the answer is the smaller.
-    Raises ProgipError for counts that cannot be, for no trials, for a confidence outside (0, 1).
+
+    Raises:
+        ProgipError: counts that cannot be, no trials, a confidence outside (0, 1).
     """
     proportion_interval([k_a, k_b], [n_a, n_b], confidence)  # its checks
     if not n_a or not n_b:

@@ -47,12 +47,21 @@ def proportion_interval(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Two-sided interval of a proportion, for k events in n trials.
 
-    k, n: whole numbers or arrays that broadcast to one shape. Returns (low, high) of that shape, as
-    fractions of 1; n = 0 gives (0, 1). `wilson` is the score interval (Wilson, JASA 1927, eq. for
-    p; the default), `clopper_pearson` the exact, conservative one (Biometrika 1934).
+    `wilson` is the score interval (Wilson, JASA 1927, eq. for p; the default), `clopper_pearson`
+    the exact, conservative one (Biometrika 1934).
 
-    Raises ProgipError for counts that are negative, not whole or above n, for a confidence outside
-    (0, 1), and for an unknown method.
+    Args:
+        k: whole numbers or arrays that broadcast to one shape with n.
+        n: trials.
+        confidence: of the interval.
+        method: a key of METHODS.
+
+    Returns:
+        (low, high) of that shape, as fractions of 1; n = 0 gives (0, 1).
+
+    Raises:
+        ProgipError: counts that are negative, not whole or above n, a confidence outside (0, 1), an
+            unknown method.
 
     >>> low, high = proportion_interval(0, 100)
     >>> float(low), round(float(high), 4)
@@ -85,8 +94,12 @@ def rate(k: int, n: int, confidence: float = 0.95, method: str = "wilson") -> Ra
 def weighted_rate(events: ArrayLike, weights: ArrayLike, confidence: float = 0.95) -> Rate:
     """Rate of an event among rows that carry weights; see `rate_from_sums`.
 
-    events: booleans [rows]; weights: target over sampling probability [rows], finite and positive.
-    Raises ProgipError for other weights or lengths that differ.
+    Args:
+        events: booleans (rows,).
+        weights: target over sampling probability (rows,), finite and positive.
+
+    Raises:
+        ProgipError: other weights or lengths that differ.
     """
     happened = np.asarray(events, dtype=bool)
     weight = np.asarray(weights, dtype=np.float64)
@@ -193,8 +206,14 @@ def effective_interval(
 def effective_size_warning(n: float, weight: float, weight_squared: float, largest: float) -> str:
     """What is wrong with the weights of n rows, in a sentence; empty when nothing is.
 
-    weight, weight_squared: sums; largest: the largest weight. Warned of (sheet 12): an effective
-    size sum(w)^2 / sum(w^2) below n / 10, or one row with more than 5 % of all weight.
+    Warned of: an effective size sum(w)^2 / sum(w^2) below n / 10, or one row with more than 5 % of
+    all weight.
+
+    Args:
+        n: rows.
+        weight: sum of the weights.
+        weight_squared: sum of their squares.
+        largest: the largest weight.
     """
     if not n:
         return ""

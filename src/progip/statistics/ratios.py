@@ -28,8 +28,9 @@ def median_ratio(pairs: ArrayLike, confidence: float = 0.95) -> Median:
     one was interrupted. The interval is the bootstrap's percentile interval over pairs. The random
     numbers are fixed: the same pairs give the same interval.
 
-    Raises ProgipError for fewer than 2 pairs, a measurement that is not positive and finite, or a
-    bad confidence.
+    Raises:
+        ProgipError: fewer than 2 pairs, a measurement that is not positive and finite, or a bad
+            confidence.
     """
     return mean_of_median_ratios([pairs], confidence)
 

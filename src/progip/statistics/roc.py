@@ -41,8 +41,9 @@ def threshold_at_tpr(id_scores: ArrayLike, tpr: float = 0.95) -> float:
     least count with m / n >= tpr; tied scores stay together, on the accepted side. Keep it in
     float64: single precision would round it back onto the score.
 
-    Raises ProgipError for no scores, a tpr outside (0, 1], or so many NaN or minus-infinite scores
-    that no threshold accepts enough.
+    Raises:
+        ProgipError: no scores, a tpr outside (0, 1], or so many NaN or minus-infinite scores that
+            no threshold accepts enough.
     """
     if not 0 < tpr <= 1:
         raise ProgipError(f"true-positive rate is {tpr}; give a fraction above 0 and at most 1")
@@ -84,8 +85,11 @@ def auroc_interval(
     143, 1982) at A, A(1-A) [1 + s(1-A)/(2-A) + s A/(1+A)] / (n m), s = (n+m)/2 - 1. It stays in
     [0, 1] and keeps its width at areas of 0 and 1.
 
-    Returns (low, high). Raises ProgipError for an area outside [0, 1], an empty population, or a
-    confidence outside (0, 1).
+    Returns:
+        (low, high).
+
+    Raises:
+        ProgipError: an area outside [0, 1], an empty population, or a confidence outside (0, 1).
 
     >>> [round(limit, 4) for limit in auroc_interval(0.95, 100, 100)]
     [0.9073, 0.973]

@@ -31,12 +31,17 @@ def obrien_fleming(information: float, alpha: float) -> float:
 def boundary(information: list[float], spent: list[float], now: float) -> float:
     """Critical value z of the last look, such that it errs with probability `now`, two-sided.
 
-    information: of all looks so far, rising, on any scale; spent: error of each earlier look. The
-    estimates of successive looks have independent increments (Jennison and Turnbull, Group
+    The estimates of successive looks have independent increments (Jennison and Turnbull, Group
     Sequential Methods, 2000, ch. 3); their law is carried forward on a grid after Armitage,
     McPherson and Rowe (JRSS A 132, 1969).
 
-    Raises ProgipError for information that does not rise, or errors below 0 or above 1.
+    Args:
+        information: of all looks so far, rising, on any scale.
+        spent: error of each earlier look.
+        now: error of this one.
+
+    Raises:
+        ProgipError: information that does not rise, or errors below 0 or above 1.
     """
     if len(information) != len(spent) + 1 or min(np.diff([0.0, *information])) <= 0:
         raise ProgipError("information must rise from look to look, one more look than errors")

@@ -27,12 +27,16 @@ def sample_size(
 ) -> int:
     """Runs needed for a margin: n = N / (1 + e^2 (N-1) / (t^2 p (1-p))), rounded up (Leveugle).
 
-    margin: absolute half-width e, a fraction in (0, 1]; for a margin relative to a rare rate give
-    `margin=r * rate`. rate: the rate p expected, .5 being the worst case. population: number N of
-    possible faults, None for endless. t: cut-off to use instead of that of `confidence`, such as
-    the rounded 2.576 of a paper.
+    Args:
+        margin: absolute half-width e, a fraction in (0, 1]; for a margin relative to a rare rate
+            give `margin=r * rate`.
+        confidence: of the interval.
+        rate: the rate p expected, .5 being the worst case.
+        population: number N of possible faults, None for endless.
+        t: cut-off to use instead of that of `confidence`, such as the rounded 2.576 of a paper.
 
-    Raises ProgipError for a margin, rate, confidence, population or t that cannot be.
+    Raises:
+        ProgipError: a margin, rate, confidence, population or t that cannot be.
 
     >>> sample_size(0.01), sample_size(0.01, population=10_000)
     (9604, 4900)
@@ -59,8 +63,13 @@ def margin_of(
 ) -> float:
     """Margin that n runs buy, the inverse of `sample_size`: e = t sqrt(p(1-p)/n (N-n)/(N-1)).
 
-    Returns an absolute half-width, a fraction; 0 when the whole population is run. Arguments and
-    errors as in `sample_size`; also ProgipError for n below 1 or above the population.
+    Arguments as in `sample_size`.
+
+    Returns:
+        an absolute half-width, a fraction; 0 when the whole population is run.
+
+    Raises:
+        ProgipError: as in `sample_size`; also n below 1 or above the population.
 
     >>> round(margin_of(10_000), 4)
     0.0098

@@ -22,9 +22,14 @@ LEAST_ROWS = 10
 class Moments:
     """Totals of K categories over a sample, on the scale of its rows, with their covariance.
 
-    rows: counts (K,). total, squares: sums of estimation weights and of their squares (K,).
-    covariance: (K, K) of `total`. stratified: whether the covariance says more than the sums. The
-    moments of independent samples are added with `+`.
+    The moments of independent samples are added with `+`.
+
+    Attributes:
+        rows: counts (K,).
+        total: sums of estimation weights (K,).
+        squares: sums of their squares (K,).
+        covariance: (K, K) of `total`.
+        stratified: whether the covariance says more than the sums.
     """
 
     rows: NDArray[np.float64]
@@ -81,7 +86,8 @@ class Moments:
         is that of the effective sample, p (1 - p) / variance; without an event, or with nothing
         else, Kish's size takes its place, so the width is never 0.
 
-        Raises ProgipError as `rate` does.
+        Raises:
+            ProgipError: as `statistics.rate` does.
         """
         if (events & ~base).any():
             raise ProgipError("an event outside its base; give events that are part of the base")
@@ -122,11 +128,14 @@ class Moments:
 class StratifiedSums:
     """Keeps, row by row, what `Moments` are made of.
 
-    shares: probability W_h of each stratum (H,); (1,) for a sample without strata, whose weights
-    may then differ from row to row. allocation: part a_h of the rows each stratum is to get (H,),
-    fixed before they are drawn. categories: K.
+    Args:
+        shares: probability W_h of each stratum (H,); (1,) for a sample without strata, whose
+            weights may then differ from row to row.
+        allocation: part a_h of the rows each stratum is to get (H,), fixed before they are drawn.
+        categories: K.
 
-    Raises ProgipError for shares or parts that are not above 0 or do not add up to 1.
+    Raises:
+        ProgipError: shares or parts that are not above 0 or do not add up to 1.
     """
 
     def __init__(self, shares: ArrayLike, allocation: ArrayLike, categories: int) -> None:
@@ -149,9 +158,15 @@ class StratifiedSums:
         return float(self.rows.sum())
 
     def add(self, stratum: ArrayLike, category: ArrayLike, factor: ArrayLike) -> None:
-        """Count rows; all (rows,). factor: what a row counts within its stratum, 1 where all alike.
+        """Count rows.
 
-        Raises ProgipError for a stratum that the plan does not have.
+        Args:
+            stratum: (rows,).
+            category: (rows,).
+            factor: (rows,) what a row counts within its stratum, 1 where all alike.
+
+        Raises:
+            ProgipError: a stratum that the plan does not have.
         """
         h = np.asarray(stratum, dtype=np.int64)
         if len(h) and not (h.min() >= 0 and h.max() < len(self.shares)):

@@ -1,0 +1,1 @@
+"""When a cell has enough runs, one class per file (config group ``stopping``)."""

@@ -46,6 +46,7 @@ def execution_folder(cell: Path, correction: str | None = None) -> Path:
 
 
 def shard_path(folder: Path, start: int, stop: int) -> Path:
+    """The file of runs start..stop-1."""
     return folder / f"part-{start:010d}-{stop:010d}.parquet"
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from progip.engine.incremental.graph import NotTraceable
+from progip.engine.incremental.propagation import Fault, Propagation, golden_values
 from progip.engine.incremental.schedule import Schedule
-from progip.engine.incremental.sweep import Fault, Sweep, golden_values
 from progip.engine.incremental.tracing import Traced
 from progip.engine.observe import observed_columns
 from progip.fault_models.base import Site
@@ -18,14 +18,14 @@ from progip.number_formats.fp32 import FP32
 from progip.probes import Observation
 
 DEFAULT_MEMORY = 2**31
-MOST_RUNS = 2048  # in one sweep; more do not fill batches better
+MOST_RUNS = 2048  # in one propagation; more do not fill batches better
 
 
 class IncrementalExecutor:
     """Executes planned runs like ``ReferenceExecutor``, with equal results.
 
     Runs are taken in order of their images, so that the golden values of an image are computed
-    once a call of ``run``: give it plans with many runs an image.
+    once a call of ``run``: give it plans with many runs per image.
 
     Args:
         traced: the detector, traced once for all cells.
@@ -65,10 +65,10 @@ class IncrementalExecutor:
                 raise NotTraceable(f"in {where} the images of the batch cannot be told apart")
             self._nodes[site.key] = node
         self.schedule = Schedule(traced, set(self._nodes.values()))
-        self.runs_per_sweep = self._fitting(memory)
+        self.runs_per_propagation = self._fitting(memory)
 
     def _fitting(self, memory: int) -> int:
-        """How many runs a sweep may hold, were all of them dirty everywhere."""
+        """How many runs a propagation may hold, were all of them dirty everywhere."""
         golden = self.schedule.golden_bytes()
         if golden > memory:
             raise NotTraceable(
@@ -82,7 +82,7 @@ class IncrementalExecutor:
         """Execute every row of a plan (``records.PLAN``).
 
         Returns:
-            one array a column, in the order of the plan, as ``ReferenceExecutor.run``.
+            one array per column, in the order of the plan, as ``ReferenceExecutor.run``.
 
         Raises:
             RuntimeError: a planned fault did not fire exactly once.
@@ -100,26 +100,28 @@ class IncrementalExecutor:
             begun = time.monotonic()
             golden = golden_values(self.schedule, images)
             self.golden_seconds += time.monotonic() - begun
-            pieces = -(-(stop - start) // self.runs_per_sweep)
+            pieces = -(-(stop - start) // self.runs_per_propagation)
             for members in np.array_split(order[start:stop], pieces):
-                parts.append(self._sweep(plan, members, position[members] - first * batch, golden))
+                parts.append(
+                    self._propagate(plan, members, position[members] - first * batch, golden)
+                )
         inverse = np.argsort(order)
         return {name: np.concatenate([p[name] for p in parts])[inverse] for name in parts[0]}
 
-    def _sweep(
+    def _propagate(
         self, plan: pa.Table, members: np.ndarray, rows: np.ndarray, golden: dict[int, Tensor]
     ) -> dict[str, np.ndarray]:
         part = plan.take(pa.array(members))
         layers, calls = part["layer"].to_pylist(), part["call"].to_numpy()
-        sweep = Sweep(self.schedule, golden, rows, self._faults(part, layers, calls))
-        outputs = sweep.run()
-        wrong = np.flatnonzero(sweep.fired != 1)
+        propagation = Propagation(self.schedule, golden, rows, self._faults(part, layers, calls))
+        outputs = propagation.run()
+        wrong = np.flatnonzero(propagation.fired != 1)
         if len(wrong):
             row = int(wrong[0])
             raise RuntimeError(
                 f"{len(wrong)} planned faults did not fire exactly once; the first, in layer "
                 f"'{layers[row]}' call {calls[row]} of the {self.fault_pass} pass, fired "
-                f"{sweep.fired[row]} times"
+                f"{propagation.fired[row]} times"
             )
         pipeline, names = self.traced.pipeline, self.traced.measured
         first = 3 + len(names)
@@ -133,7 +135,10 @@ class IncrementalExecutor:
             measured=dict(zip(names, outputs[3:first], strict=True)),
         )
         result = observed_columns(pipeline, observation, len(members))
-        for name, codes in (("value_before", sweep.before), ("value_after", sweep.after)):
+        for name, codes in (
+            ("value_before", propagation.before),
+            ("value_after", propagation.after),
+        ):
             result[name] = self._format.decode(torch.from_numpy(codes)).numpy()
         return result
 

@@ -26,7 +26,7 @@ class Lanes:
         self.count = len(runs)
 
 
-class Cell:
+class Pack:
     """One batch of values of a node.
 
     Attributes:
@@ -42,27 +42,27 @@ class Cell:
         self.lanes, self.value, self.alive, self.valid = lanes, value, alive, valid
 
 
-class State:
-    """All dirty rows of a node: a run is alive in at most one cell."""
+class DirtyRows:
+    """All dirty rows of a node: a run is alive in at most one pack."""
 
-    __slots__ = ("_cell_of", "_lane_of", "cells")
+    __slots__ = ("_lane_of", "_pack_of", "packs")
 
-    def __init__(self, cells: list[Cell]) -> None:
-        self.cells = cells
-        self._cell_of: np.ndarray | None = None
+    def __init__(self, packs: list[Pack]) -> None:
+        self.packs = packs
+        self._pack_of: np.ndarray | None = None
         self._lane_of: np.ndarray | None = None
 
     def locate(self, runs: int) -> tuple[np.ndarray, np.ndarray]:
-        """For every run, its cell (-1 where it equals golden) and lane."""
-        if self._cell_of is None or self._lane_of is None:
-            self._cell_of = np.full(runs, -1, dtype=np.int16)
+        """For every run, its pack (-1 where it equals golden) and lane."""
+        if self._pack_of is None or self._lane_of is None:
+            self._pack_of = np.full(runs, -1, dtype=np.int16)
             self._lane_of = np.zeros(runs, dtype=np.int16)
-            for i, cell in enumerate(self.cells):
-                lanes = cell.alive.nonzero()[0]
-                members = cell.lanes.runs[lanes]
-                self._cell_of[members] = i
+            for i, pack in enumerate(self.packs):
+                lanes = pack.alive.nonzero()[0]
+                members = pack.lanes.runs[lanes]
+                self._pack_of[members] = i
                 self._lane_of[members] = lanes
-        return self._cell_of, self._lane_of
+        return self._pack_of, self._lane_of
 
 
 def flat(layout: Layout, tensor: Tensor) -> Tensor | None:
@@ -139,9 +139,9 @@ def differs(
     )
 
 
-def repack(state: State, layout: Layout, batch: int) -> State:
-    """Merge the emptiest cells wherever that saves at least one."""
-    counts = [int(cell.alive.sum()) for cell in state.cells]
+def repack(state: DirtyRows, layout: Layout, batch: int) -> DirtyRows:
+    """Merge the emptiest packs wherever that saves at least one."""
+    counts = [int(pack.alive.sum()) for pack in state.packs]
     order = sorted(range(len(counts)), key=counts.__getitem__)
     best, total = 0, 0
     for taken, i in enumerate(order[:6], start=1):
@@ -153,23 +153,23 @@ def repack(state: State, layout: Layout, batch: int) -> State:
     if not best:
         return state
     merged = set(order[:best])
-    kept = [cell for i, cell in enumerate(state.cells) if i not in merged]
-    sources = [(state.cells[i], state.cells[i].alive.nonzero()[0]) for i in sorted(merged)]
-    runs = np.concatenate([cell.lanes.runs[lanes] for cell, lanes in sources])
+    kept = [pack for i, pack in enumerate(state.packs) if i not in merged]
+    sources = [(state.packs[i], state.packs[i].alive.nonzero()[0]) for i in sorted(merged)]
+    runs = np.concatenate([pack.lanes.runs[lanes] for pack, lanes in sources])
     fresh = []
     for start in range(0, len(runs), batch):
         part = runs[start : start + batch]
         value = layout.empty(sources[0][0].value.device)
         at = 0
-        for cell, lanes in sources:
+        for pack, lanes in sources:
             low, high = max(start, at), min(start + batch, at + len(lanes))
             if low < high:
                 into = np.arange(low - start, high - start)
-                put(layout, value, into, cell.value, lanes[low - at : high - at])
+                put(layout, value, into, pack.value, lanes[low - at : high - at])
             at += len(lanes)
         if len(part) < batch:  # whatever memory held could be slow to compute with
             layout.rows(value)[len(part) :] = 0
         alive = np.zeros(batch, dtype=bool)
         alive[: len(part)] = True
-        fresh.append(Cell(Lanes(batch, part), value, alive, alive))
-    return State(kept + fresh)
+        fresh.append(Pack(Lanes(batch, part), value, alive, alive))
+    return DirtyRows(kept + fresh)

@@ -1,4 +1,4 @@
-"""What a cell's sweep does, worked out once from the graph and the sites its faults can hit."""
+"""What a propagation does, worked out once from the graph and the sites that faults can hit."""
 
 import math
 import operator
@@ -45,7 +45,7 @@ FRESH = {aten.convolution.default, aten.addmm.default}
 
 @dataclass
 class Step:
-    """One operation of a sweep.
+    """One operation of a propagation.
 
     Attributes:
         node: whose value it makes.
@@ -80,7 +80,7 @@ class Schedule:
         golden_steps: all operations, for golden batches.
         steps: those that a fault at one of the sites can change.
         release, golden_release: for each step, the nodes that no later one reads.
-        stored: nodes whose golden values the sweep reads.
+        stored: nodes whose golden values the propagation reads.
         outputs: as in ``Traced``, aliases resolved.
         constant: the values, for any batch, of those outputs that no image changes.
     """

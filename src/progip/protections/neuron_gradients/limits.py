@@ -8,7 +8,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 
 class RowConstant:
-    """A constant (*shape of one row, or of size 1), at hand in the memory order of any rows.
+    """A constant (*shape of one row, or of size 1), ready in the memory order of any rows.
 
     Arithmetic between tensors of two memory orders is slow.
     """

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from progip.analysis.campaign import SETTING, Campaign, by_group
 from progip.report.figures.base import Absent, Figure
 from progip.report.figures.bits import bits
+from progip.report.figures.error_rates import rates
 from progip.report.figures.passes import passes
 from progip.report.figures.precision import precision
-from progip.report.figures.rates import rates
 from progip.report.figures.scores import scores
 from progip.report.figures.tradeoff import tradeoff
 from progip.report.figures.vulnerability import vulnerability
@@ -18,9 +18,7 @@ BUILDERS: tuple[Builder, ...] = (passes, vulnerability, bits, tradeoff, scores, 
 
 
 def build_figures(campaign: Campaign) -> list[Figure | Absent]:
-    """Every figure of a campaign: faults at a rate, then those of single neurons, setting by
-    setting (dataset, OOD dataset, fault model).
-    """
+    """Every figure of a campaign: faults at a rate, then those of single neurons by setting."""
     settings = [setting for setting, _ in by_group(campaign.single.cells, SETTING)]
     found: list[Figure | Absent] = [*rates(campaign)]
     for number, setting in enumerate(settings, 1):

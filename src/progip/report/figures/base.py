@@ -30,9 +30,15 @@ _DATES = {
 class Figure:
     """A figure of the report.
 
-    name: of its files. caption: what it shows and how to read it. alt: what a person who cannot see
-    it should know of this one. data: every number in it, written as NAME.csv; `draw` takes it, as
-    built or read again from that file, and nothing else. source: the Python call that gives this.
+    Attributes:
+        name: of its files.
+        title: above it.
+        caption: what it shows and how to read it.
+        alt: what a person who cannot see it should know of this one.
+        data: every number in it, written as NAME.csv; `draw` takes it, as built or read again from
+            that file, and nothing else.
+        draw: makes the drawing.
+        source: the Python call that gives this.
     """
 
     name: str

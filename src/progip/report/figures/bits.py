@@ -9,10 +9,11 @@ from progip.analysis.estimates import in_order
 from progip.report.figures import style
 from progip.report.figures.base import Absent, Figure, called, in_words, readable
 from progip.report.figures.vulnerability import executions_of, fields_in_words, site_rates
+from progip.report.formats import inside
 
 TITLE = "Failures by flipped bit"
 CAPTION = (
-    "Share of originally correct runs that fail before any protection, by the flipped bit, with "
+    "Share of {base} that fail before any protection, by the flipped bit, with "
     "95 % intervals: all layers, models, ID and OOD inputs together. {fields}."
 )
 
@@ -23,7 +24,9 @@ def bits(campaign: Campaign, setting: tuple[str, ...]) -> list[Figure | Absent]:
         return [Absent("bits", TITLE, "no run is done yet")]
     data = site_rates(campaign, setting, ["ood_method", "fault_pass", "bit"])
     data = data.sort_values(["ood_method", "fault_pass", "bit"], ignore_index=True)
-    caption = CAPTION.format(fields=fields_in_words(campaign))
+    caption = CAPTION.format(
+        fields=fields_in_words(campaign), base=inside(campaign.declared.base_title)
+    )
     return [Figure("bits", TITLE, caption, _alt(data), data, draw, called("bits", setting))]
 
 
@@ -39,7 +42,7 @@ def _alt(data: pd.DataFrame) -> str:
 
 
 def draw(data: pd.DataFrame) -> Drawing:
-    """One panel an OOD method, one series a pass."""
+    """One panel per OOD method, one series per pass."""
     methods = in_order("ood_method", data["ood_method"].unique())
     drawing, axes = style.panels(len(methods), 1, 2.1, sharex=True, sharey=True)
     names = in_order("fault_pass", data["fault_pass"].unique())
@@ -55,7 +58,7 @@ def draw(data: pd.DataFrame) -> Drawing:
                 label=readable(name),
             )  # fmt: skip
         panel.set_title(method, loc="left")
-        panel.set_ylabel("failures, % of correct runs")
+        panel.set_ylabel("failures, %")
     axes[-1, 0].set_ylim(bottom=0)
     axes[-1, 0].set_xlabel("flipped bit")
     axes[-1, 0].set_xticks(np.arange(0, max(data["bit"].max(), 31) + 1, 2))

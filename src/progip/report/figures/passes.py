@@ -20,7 +20,7 @@ CAPTION = (
 
 
 def passes(campaign: Campaign, setting: tuple[str, ...]) -> list[Figure | Absent]:
-    """Share of originally correct runs that fail and are left, by OOD method, pass, protection."""
+    """Share of runs that fail and are left, by OOD method, pass, protection."""
     declared = campaign.declared
     cells = with_unprotected(campaign.cells, campaign.kinds)
     here = cells[(cells[list(SETTING)] == list(setting)).all(axis=1)]
@@ -62,7 +62,7 @@ def _alt(data: pd.DataFrame) -> str:
 
 
 def draw(data: pd.DataFrame) -> Drawing:
-    """One row an OOD method, one column a kind of failure."""
+    """One row per OOD method, one column per kind of failure."""
     methods = in_order("ood_method", data["ood_method"].unique())
     titles = dict(zip(data["kind"], data["title"], strict=True))
     kinds = list(titles)
@@ -75,7 +75,7 @@ def draw(data: pd.DataFrame) -> Drawing:
             panel = axes[row, column]
             _panel(panel, part, usual)
             panel.set_title(f"{method}: {titles[kind]}", loc="left")
-        axes[row, 0].set_ylabel("left, % of correct runs")
+        axes[row, 0].set_ylabel("left, %")
     style.legend_below(drawing, axes[0, 0], 5)
     return drawing
 

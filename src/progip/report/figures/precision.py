@@ -11,12 +11,13 @@ from progip.analysis.campaign import SETTING, Campaign, by_group
 from progip.analysis.estimates import UNPROTECTED, in_order, of_protection, with_unprotected
 from progip.report.figures import style
 from progip.report.figures.base import Absent, Figure, called
+from progip.report.formats import inside
 from progip.statistics import Moments
 
 TITLE = "Interval width against runs"
 CAPTION = (
     "Half-width of the 95 % interval in percentage points after so many runs of all cells "
-    "together, for the failures that each protection leaves (of originally correct runs) and for "
+    "together, for the failures that each protection leaves (of {base}) and for "
     "the failures it detects (of all failures). Thin grey: proportional to one over the square "
     "root of the runs. Four times the runs halve an interval."
 )
@@ -34,7 +35,7 @@ def precision(campaign: Campaign, setting: tuple[str, ...]) -> list[Figure | Abs
     stopped = any(folder.manifest.get("stopping") for folder in campaign.folders)
     rows = []
     for protection in in_order("protection", here["protection"].unique()):
-        looks = list(here.loc[here["protection"] == protection, "looks"])
+        looks = list(here.loc[here["protection"] == protection, "milestones"])
         for size in sorted({rows for cell in looks for rows, _ in cell}):
             first = [_at(cell, size, stopped) for cell in looks]
             moments = reduce(add, first)
@@ -60,15 +61,19 @@ def precision(campaign: Campaign, setting: tuple[str, ...]) -> list[Figure | Abs
     if not rows:
         return [Absent("precision", TITLE, "no run is done yet")]
     data = pd.DataFrame(rows)
+    caption = CAPTION.format(base=inside(campaign.declared.base_title))
     return [
-        Figure("precision", TITLE, CAPTION, _alt(data), data, draw, called("precision", setting))
+        Figure("precision", TITLE, caption, _alt(data), data, draw, called("precision", setting))
     ]
 
 
 def _at(looks: list[tuple[int, Moments]], size: int, alike: bool) -> Moments:
     """The sums of a cell's first `size` runs, or of as many as it has before that.
 
-    alike: a cell that a rule stopped earlier counts as much as the others.
+    Args:
+        looks: numbers of runs with their sums.
+        size: number of runs.
+        alike: a cell that a rule stopped earlier counts as much as the others.
     """
     rows, moments = next((look for look in reversed(looks) if look[0] <= size), looks[0])
     return moments.scaled(size / rows) if alike else moments
@@ -86,7 +91,7 @@ def _alt(data: pd.DataFrame) -> str:
 
 
 def draw(data: pd.DataFrame) -> Drawing:
-    """One panel a rate, one line a protection."""
+    """One panel per rate, one line per protection."""
     drawing, axes = style.panels(1, len(SHOWN), 2.6, sharex=True)
     looks = style.looks(data["protection"].unique())
     for panel, (rate, title) in zip(axes[0], SHOWN.items(), strict=True):

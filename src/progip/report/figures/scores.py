@@ -94,7 +94,7 @@ def _alt(data: pd.DataFrame) -> str:
 
 
 def draw(data: pd.DataFrame) -> Drawing:
-    """One row a detector, one column a pass."""
+    """One row per detector, one column per pass."""
     bars = data[data["kind"] != "threshold"]
     detectors = list(by_group(bars, ["model", "ood_method"]))
     names = [name for name in PASSES if (bars["fault_pass"] == name).any()]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from progip.analysis.campaign import DETECTOR, Campaign, by_group
 from progip.analysis.estimates import UNPROTECTED, in_order
-from progip.analysis.observing import Execution
+from progip.analysis.observing import ExecutedRuns
 from progip.errors import ProgipError
 from progip.protections.base import Evidence, protection_from
 from progip.report.figures import style
@@ -38,7 +38,7 @@ def tradeoff(campaign: Campaign, setting: tuple[str, ...]) -> list[Figure | Abse
     executions = executions_of(campaign, setting)
     if any(e.clean is None for e in executions):
         return [Absent("tradeoff", TITLE, _OLD)]
-    detectors: dict[tuple[str, ...], list[Execution]] = {}
+    detectors: dict[tuple[str, ...], list[ExecutedRuns]] = {}
     for execution in executions:
         key = tuple(str(execution.names[name]) for name in DETECTOR)
         detectors.setdefault(key, []).append(execution)
@@ -55,7 +55,7 @@ def tradeoff(campaign: Campaign, setting: tuple[str, ...]) -> list[Figure | Abse
 
 
 def _curves(
-    campaign: Campaign, detector: tuple[str, ...], executions: list[Execution]
+    campaign: Campaign, detector: tuple[str, ...], executions: list[ExecutedRuns]
 ) -> Iterator[pd.DataFrame]:
     """One frame a protection and option of one detector."""
     clean = executions[0].clean
@@ -150,7 +150,7 @@ def _alt(data: pd.DataFrame) -> str:
 
 
 def draw(data: pd.DataFrame) -> Drawing:
-    """One panel a detector, one curve a protection and option."""
+    """One panel per detector, one curve per protection and option."""
     detectors = list(by_group(data, ["model", "ood_method"]))
     columns = min(2, len(detectors))
     rows = -(-len(detectors) // columns)

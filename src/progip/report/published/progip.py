@@ -75,7 +75,7 @@ def is_the_setup(
 ) -> bool:
     """Whether these are networks, detectors, data and faults of the publication, by their names.
 
-    Samples of its data count: `beside.differences` says what is still different.
+    Samples of its data count: `published_comparison.differences` says what is still different.
     """
     detectors = {(_network(m), o.lower()) for m in models for o in ood_methods}
     return (
@@ -109,7 +109,7 @@ def _network(model: str) -> str:
 
 
 def overall_counts() -> pd.DataFrame:
-    """The published overall table as counts, one row a protection, as `Campaign.cells` has them.
+    """The published overall table as counts, one row per protection, as `Campaign.cells` has them.
 
     What the publication leaves out (alarms on harmless faults and on clean inputs) is NaN.
     """

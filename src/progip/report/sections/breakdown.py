@@ -20,7 +20,7 @@ from progip.report import formats, layout
 from progip.report.formats import inside
 from progip.report.layout import Block, Note, Section, Value
 from progip.report.published import progip as published
-from progip.report.sections.beside import AGREEMENT_READING, agreement
+from progip.report.sections.published_comparison import AGREEMENT_READING, agreement
 from progip.report.sections.tables import rows_query
 from progip.statistics import auroc_interval, rate
 
@@ -42,12 +42,17 @@ READING = [
 
 
 def base_metrics(base: pd.DataFrame, method: str = "wilson") -> pd.DataFrame:
-    """Base metrics with 95 % intervals, one row a detector.
+    """Base metrics with 95 % intervals, one row per detector.
 
-    base: as `Campaign.base`. Returns DETECTOR and, for each of METRICS, its value, _low, _high
-    (fractions of 1) and _n (images; AUROC has _n of ID and _m of OOD images), then the published
-    values. Intervals: AUROC Newcombe's with the variance of Hanley and McNeil, from the area and
-    the two sizes; all others of the method (Wilson), that of fpr95 taking its threshold as given.
+    Args:
+        base: as `Campaign.base`.
+        method: of the intervals of all metrics but AUROC.
+
+    Returns:
+        DETECTOR and, for each of METRICS, its value, _low, _high (fractions of 1) and _n (images;
+        AUROC has _n of ID and _m of OOD images), then the published values. The interval of AUROC
+        is Newcombe's with the variance of Hanley and McNeil, from the area and the two sizes; that
+        of fpr95 takes its threshold as given.
     """
     rows = []
     for _, row in base.iterrows():

@@ -35,7 +35,7 @@ def coverage_notes(campaign: Campaign, partial: bool = False) -> list[str]:
 def _sentence(found: dict[str, Any]) -> str:
     text = (
         f"the layers that faults can hit make {100 * found['macs_hit'] / found['macs']:.1f} % of "
-        "the multiply-accumulates of one forward pass; the rates speak of these layers alone."
+        "the multiply-accumulates of one forward pass; the rates describe these layers alone."
     )
     missed = found.get("not_hit", [])
     if missed:

@@ -35,7 +35,7 @@ READING = [
 def runtime_sections(folder: str | Path, beside: bool = False) -> list[Section]:
     """The runtime table of the measurements in FOLDER/runtime; none where there are none.
 
-    The published mean stands beside that of the published networks; beside: beside any.
+    The published mean accompanies that of the published networks; beside: beside any.
 
     Raises:
         ProgipError: a file there is not what `python -m progip runtime` writes.

@@ -18,8 +18,8 @@ from progip.analysis.estimates import (
 from progip.outcomes.declared import Declared
 from progip.report import formats, layout
 from progip.report.layout import Block, Note, Section
-from progip.report.sections.beside import AGREES, beside_section
 from progip.report.sections.coverage import coverage_notes
+from progip.report.sections.published_comparison import AGREES, beside_section
 
 
 def summary_section(campaign: Campaign) -> Section:
@@ -115,12 +115,17 @@ def _protections(group: pd.DataFrame, correcting: set[str], declared: Declared) 
                 layout.amount(row, "failures"),
                 " failures and leaves ",
                 *_rate(row, "failure_rate"),
-                " of the correct runs failing.",
+                f" of the {_base(declared)} failing.",
             ]
         for name, what in (("clean_id_alarm_rate", "ID"), ("clean_ood_alarm_rate", "OOD")):
             if not math.isnan(row[name]):
                 pieces += [f" False alarms on clean {what} images: ", *_rate(row, name), "."]
         yield tuple(pieces)
+
+
+def _base(declared: Declared) -> str:
+    """The runs that can fail, in short: ``correct runs``."""
+    return formats.inside(declared.base_title).removeprefix("originally ")
 
 
 def _corrected(row: pd.Series, declared: Declared) -> list[str]:
@@ -134,7 +139,12 @@ def _corrected(row: pd.Series, declared: Declared) -> list[str]:
     ]
     if row["failures"]:
         pieces += ["; it raises an alarm in ", *_rate(row, "overall_accuracy"), " of them"]
-    return [*pieces, ". Failing unnoticed: ", *_rate(row, "failure_rate"), " of the correct runs."]
+    return [
+        *pieces,
+        ". Failing unnoticed: ",
+        *_rate(row, "failure_rate"),
+        f" of the {_base(declared)}.",
+    ]
 
 
 def _comparison(row: pd.Series) -> str:

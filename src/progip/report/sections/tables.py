@@ -20,7 +20,7 @@ from progip.outcomes.declared import Declared
 from progip.report import formats, layout
 from progip.report.layout import Block, Section
 from progip.report.published import progip as published
-from progip.report.sections.beside import shown
+from progip.report.sections.published_comparison import shown
 from progip.report.sections.words import sentence
 from progip.statistics import cluster_bootstrap, compare_independent
 
@@ -62,7 +62,7 @@ def lines(declared: Declared) -> list[tuple[str, str, str]]:
     for event in declared.events:
         found.append((f"{event.title} left", f"{event.name}_left", ""))
         found.append(("· detected, %", "", f"{event.name}_accuracy"))
-    if len(declared.failures) > 1:
+    if len(declared.events) > 1:
         found.append(("All failures left", "failures_left", ""))
         found.append(("· detected, % (overall)", "", "overall_accuracy"))
     runs = declared.base_title.lower().removesuffix(" runs")
@@ -97,7 +97,7 @@ counts = rows.drop(columns="alarm").groupby(by).sum()
 
 def cells_section(campaign: Campaign) -> Section:
     """Which cells there are, and which are unfinished or missing; the counts of each in the CSV."""
-    cells = campaign.cells.drop(columns=["moments", "looks", "means"], errors="ignore")
+    cells = campaign.cells.drop(columns=["moments", "milestones", "means"], errors="ignore")
     finished = cells["done"] >= cells["planned"]
     cells.insert(0, "status", finished.map({True: "finished", False: "unfinished"}))
     cells.loc[cells["done"] == 0, "status"] = "not started"

@@ -30,8 +30,10 @@ def to_html(
 ) -> str:
     """The page: summary first, then tables, figures, methods, provenance.
 
-    folder: what the queries on the page call the campaign's folder. svgs: rendered figures by name,
-    where there are some already. options: with which the campaign was loaded.
+    Args:
+        folder: what the queries on the page call the campaign's folder.
+        svgs: rendered figures by name, where there are some already.
+        options: with which the campaign was loaded.
     """
     drawn = [figure for figure in figures if isinstance(figure, Figure)]
     rendered = svgs or {figure.name: figure.render()["svg"] for figure in drawn}

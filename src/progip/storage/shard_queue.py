@@ -18,7 +18,7 @@ _CLAIM = re.compile(r"\.claim-(\d+)-(\d+)")
 LONGEST_PAUSE = 2.0  # seconds between two looks at what others hold
 
 
-class SharedWork:
+class ShardQueue:
     """The missing shards of a folder, shared by every process that works on it.
 
     A claim is a locked file that names the shard. The system frees the lock when its holder dies,

@@ -23,7 +23,7 @@ RESAMPLES = 500
 
 
 def rate_table(folders: tuple[CellFolder, ...]) -> pd.DataFrame:
-    """One row a cell of faults at a rate, in order of CURVE, protection and rate.
+    """One row per cell of faults at a rate, in order of CURVE, protection and rate.
 
     Columns: CURVE, protection, rate, runs, images, maps (whole rounds over the images), and of each
     quantity its estimate, _low, _high (95 %) and _n, fractions of 1:

@@ -4,11 +4,11 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from progip.analysis.campaign import Campaign, by_group
+from progip.analysis.error_rates import CURVE, rate_table
 from progip.analysis.estimates import in_order
-from progip.analysis.rates import CURVE, rate_table
 from progip.report.figures import style
 from progip.report.figures.base import Figure, in_words
-from progip.report.sections.rates import curve_title
+from progip.report.sections.error_rates import curve_title
 
 TITLE = "Accuracy against error rate"
 CAPTION = (
@@ -20,12 +20,12 @@ NUMBERS = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_n", "clean_acc
 
 
 def rates(campaign: Campaign) -> list[Figure]:
-    """One panel a network and kind of fault; nothing where no fault is at a rate above 0."""
+    """One panel per network and kind of fault; nothing where no fault is at a rate above 0."""
     data = rate_table(campaign.folders)
     if data.empty or not (data["accuracy"].notna() & (data["rate"] > 0)).any():
         return []
     data = data.loc[data["accuracy"].notna(), [*CURVE, "protection", "rate", *NUMBERS]]
-    source = "figures.rates(campaign)"
+    source = "figures.error_rates(campaign)"
     return [Figure("rates", TITLE, CAPTION, _alt(data), data, draw, source)]
 
 
@@ -39,7 +39,7 @@ def _alt(data: pd.DataFrame) -> str:
         )
         title = curve_title(dict(zip(CURVE, curve, strict=True)))
         said.append(f"{title}: at {worst['rate'].iloc[0]:g} {found}.")
-    return f"Curves, one a protection. {' '.join(said)}"
+    return f"Curves, one per protection. {' '.join(said)}"
 
 
 def draw(data: pd.DataFrame) -> Drawing:

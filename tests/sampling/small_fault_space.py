@@ -4,7 +4,7 @@ import numpy as np
 
 from progip.fault_models.base import Site
 from progip.fault_models.single_bit_flip import SingleBitFlip
-from progip.sampling.base import Population
+from progip.sampling.base import FaultSpace
 from progip.sampling.change import CODES, codes_of, scale_of
 
 SITES = [
@@ -42,6 +42,6 @@ class Values:
 VALUES = Values()
 
 
-def population(weighting: str = "layer", bits: tuple[int, ...] = (3, 30, 31)) -> Population:
+def population(weighting: str = "layer", bits: tuple[int, ...] = (3, 30, 31)) -> FaultSpace:
     model = SingleBitFlip(name="f", weighting=weighting, bits=list(bits))
-    return Population(model, SITES, CORRECT, DISTANCE, lambda: VALUES)
+    return FaultSpace(model, SITES, CORRECT, DISTANCE, lambda: VALUES)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from progip.engine.incremental.graph import Layout
-from progip.engine.incremental.lanes import Cell, Lanes, State, differs, gather, put, repack
+from progip.engine.incremental.lanes import DirtyRows, Lanes, Pack, differs, gather, put, repack
 from progip.engine.incremental.schedule import Schedule, Step
 from progip.number_formats.base import NumberFormat
 
@@ -24,7 +24,7 @@ class Fault:
 
 
 def golden_values(schedule: Schedule, images: Tensor) -> dict[int, Any]:
-    """Fault-free values, of one batch, of the nodes that a sweep reads."""
+    """Fault-free values, of one batch, of the nodes that a propagation reads."""
     values: dict[int, Any] = {0: images}
     with torch.no_grad():
         for step, release in zip(schedule.golden_steps, schedule.golden_release, strict=True):
@@ -34,7 +34,7 @@ def golden_values(schedule: Schedule, images: Tensor) -> dict[int, Any]:
     return values
 
 
-class Sweep:
+class Propagation:
     """The runs of a few images, all of one pass.
 
     Args:
@@ -56,11 +56,11 @@ class Sweep:
         self.before = np.zeros(len(rows), dtype=np.int32)
         self.after = np.zeros(len(rows), dtype=np.int32)
         self.fired = np.zeros(len(rows), dtype=np.int64)
-        self._states: dict[int, State] = {}
+        self._states: dict[int, DirtyRows] = {}
         self._results: dict[int, Tensor] = {}
 
     def run(self) -> list[Tensor]:
-        """The observed outputs, one row a run."""
+        """The observed outputs, one row per run."""
         index = torch.from_numpy(self.rows).to(self.device)
         constant = self.schedule.constant
         wanted = {node for node in self.schedule.outputs if node not in constant}
@@ -87,17 +87,17 @@ class Sweep:
             return
         if len(step.inputs) == 1:
             function = step.function
-            cells = [
-                Cell(c.lanes, function([c.value]), c.alive, c.valid)
-                for c in self._states[dirty[0]].cells
+            packs = [
+                Pack(c.lanes, function([c.value]), c.alive, c.valid)
+                for c in self._states[dirty[0]].packs
             ]
         else:
-            cells = self._join(step, dirty)
+            packs = self._join(step, dirty)
         if step.compare and step.worthwhile:
-            cells = self._compare(step, cells)
-        if cells:
-            state = State(cells)
-            if step.compare and len(cells) > 1 and step.layout is not None:
+            packs = self._compare(step, packs)
+        if packs:
+            state = DirtyRows(packs)
+            if step.compare and len(packs) > 1 and step.layout is not None:
                 state = repack(state, step.layout, self.batch)
             self._states[step.node] = state
 
@@ -105,28 +105,28 @@ class Sweep:
         if node not in self._states:
             return
         layout = self.schedule.layouts[node]
-        for cell in self._states[node].cells:
-            lanes = torch.from_numpy(cell.alive.nonzero()[0]).to(self.device)
-            runs = torch.from_numpy(cell.lanes.runs[cell.alive]).to(self.device)
-            self._results[node][runs] = layout.rows(cell.value)[lanes]
+        for pack in self._states[node].packs:
+            lanes = torch.from_numpy(pack.alive.nonzero()[0]).to(self.device)
+            runs = torch.from_numpy(pack.lanes.runs[pack.alive]).to(self.device)
+            self._results[node][runs] = layout.rows(pack.value)[lanes]
 
-    def _compare(self, step: Step, cells: list[Cell]) -> list[Cell]:
+    def _compare(self, step: Step, packs: list[Pack]) -> list[Pack]:
         """Keep the rows that differ from golden."""
         layout = self.schedule.layouts[step.node]
         golden = self.golden[step.node]
         result = []
-        for cell in cells:
-            lanes = cell.alive.nonzero()[0]
-            rows = self.rows[cell.lanes.runs[lanes]]
-            changed = differs(layout, cell.value, lanes.tolist(), golden, rows.tolist())
+        for pack in packs:
+            lanes = pack.alive.nonzero()[0]
+            rows = self.rows[pack.lanes.runs[lanes]]
+            changed = differs(layout, pack.value, lanes.tolist(), golden, rows.tolist())
             step.seen += len(changed)
             step.left += len(changed) - sum(changed)
             if all(changed):
-                result.append(cell)
+                result.append(pack)
             elif any(changed):
                 alive = np.zeros(self.batch, dtype=bool)
                 alive[lanes[changed]] = True
-                result.append(Cell(cell.lanes, cell.value, alive, cell.valid))
+                result.append(Pack(pack.lanes, pack.value, alive, pack.valid))
         return result
 
     def _golden_rows(self, node: int, runs: np.ndarray) -> Tensor:
@@ -144,24 +144,24 @@ class Sweep:
                 self._states[step.node] = given
             return
         layout = self.schedule.layouts[step.node]
-        cells = list(given.cells) if given is not None else []
+        packs = list(given.packs) if given is not None else []
         placed = 0
-        for i, cell in enumerate(cells):
-            lanes = cell.lanes
+        for i, pack in enumerate(packs):
+            lanes = pack.lanes
             space = min(self.batch - lanes.count, len(fault.runs) - placed)
             if space <= 0:
                 continue
             runs = fault.runs[placed : placed + space]
             lanes.runs[lanes.count : lanes.count + space] = runs
             lanes.count += space
-            value = cell.value if step.writable else cell.value.clone()
-            alive = cell.alive.copy()
+            value = pack.value if step.writable else pack.value.clone()
+            alive = pack.alive.copy()
             alive[lanes.count - space : lanes.count] = True
-            valid = cell.valid.copy()
+            valid = pack.valid.copy()
             valid[lanes.count - space : lanes.count] = True
-            cells[i] = Cell(lanes, value, alive, valid)
+            packs[i] = Pack(lanes, value, alive, valid)
             added = np.arange(lanes.count - space, lanes.count)
-            self._copy_golden(layout, step.node, cells[i], added)
+            self._copy_golden(layout, step.node, packs[i], added)
             self._flip(layout, value, added, fault, placed)
             placed += space
         for start in range(placed, len(fault.runs), self.batch):
@@ -170,12 +170,12 @@ class Sweep:
             self._flip(layout, value, np.arange(len(runs)), fault, start)
             alive = np.zeros(self.batch, dtype=bool)
             alive[: len(runs)] = True
-            cells.append(Cell(Lanes(self.batch, runs), value, alive, alive))
-        self._states[step.node] = State(cells)
+            packs.append(Pack(Lanes(self.batch, runs), value, alive, alive))
+        self._states[step.node] = DirtyRows(packs)
 
-    def _copy_golden(self, layout: Layout, node: int, cell: Cell, lanes: np.ndarray) -> None:
-        rows = self.rows[cell.lanes.runs[lanes]]
-        put(layout, cell.value, lanes, self.golden[node], rows)
+    def _copy_golden(self, layout: Layout, node: int, pack: Pack, lanes: np.ndarray) -> None:
+        rows = self.rows[pack.lanes.runs[lanes]]
+        put(layout, pack.value, lanes, self.golden[node], rows)
 
     def _flip(
         self, layout: Layout, value: Tensor, lanes: np.ndarray, fault: Fault, start: int
@@ -192,7 +192,7 @@ class Sweep:
         self.before[runs], self.after[runs] = before, after
         self.fired[runs] += 1
 
-    def _join(self, step: Step, dirty: list[int]) -> list[Cell]:
+    def _join(self, step: Step, dirty: list[int]) -> list[Pack]:
         """Line up the rows of several inputs; what an input has not dirtied comes from golden."""
         states = [self._states[i] for i in dirty]
         result = []
@@ -205,16 +205,16 @@ class Sweep:
                     values.append(self._golden_rows(node, lanes.runs[: lanes.count]))
                 else:
                     values.append(self._aligned(node, state, lanes, alive, valid))
-            result.append(Cell(lanes, step.function(values), alive, valid | alive))
+            result.append(Pack(lanes, step.function(values), alive, valid | alive))
         return result
 
-    def _line_up(self, states: list[State]) -> list[tuple[Lanes, np.ndarray]]:
+    def _line_up(self, states: list[DirtyRows]) -> list[tuple[Lanes, np.ndarray]]:
         """Every dirty run in exactly one lane, keeping the lanes that inputs have already."""
         union: dict[Lanes, np.ndarray] = {}
         for state in states:
-            for cell in state.cells:
-                seen = union.get(cell.lanes)
-                union[cell.lanes] = cell.alive if seen is None else seen | cell.alive
+            for pack in state.packs:
+                seen = union.get(pack.lanes)
+                union[pack.lanes] = pack.alive if seen is None else seen | pack.alive
         taken = np.zeros(len(self.rows), dtype=bool)
         result: list[tuple[Lanes, np.ndarray]] = []
         left: list[np.ndarray] = []
@@ -242,7 +242,7 @@ class Sweep:
         return result
 
     def _aligned(
-        self, node: int, state: State, lanes: Lanes, alive: np.ndarray, valid: np.ndarray
+        self, node: int, state: DirtyRows, lanes: Lanes, alive: np.ndarray, valid: np.ndarray
     ) -> Tensor:
         """The values of an input, right in the lanes that are alive.
 
@@ -250,25 +250,25 @@ class Sweep:
         """
         layout = self.schedule.layouts[node]
         cell_of, lane_of = state.locate(len(self.rows))
-        own = next((i for i, c in enumerate(state.cells) if c.lanes is lanes), -1)
+        own = next((i for i, c in enumerate(state.packs) if c.lanes is lanes), -1)
         wanted = alive.nonzero()[0]
         runs = lanes.runs[wanted]
         source = cell_of[runs]
         everywhere = cell_of[lanes.runs[: lanes.count]]
         valid[: lanes.count] &= (everywhere < 0) | (everywhere == own)
         if own >= 0:
-            cell = state.cells[own]
-            valid &= cell.valid
-            stale = (source != own) & ((source >= 0) | ~cell.valid[wanted])
+            pack = state.packs[own]
+            valid &= pack.valid
+            stale = (source != own) & ((source >= 0) | ~pack.valid[wanted])
             if not stale.any():
-                return cell.value
-            if not _writable(cell.value):
-                cell.value = cell.value.contiguous()
+                return pack.value
+            if not _writable(pack.value):
+                pack.value = pack.value.contiguous()
             wanted, runs, source = wanted[stale], runs[stale], source[stale]
             clean = wanted[source < 0]
             if len(clean):
-                self._copy_golden(layout, node, cell, clean)
-            value = cell.value
+                self._copy_golden(layout, node, pack, clean)
+            value = pack.value
         else:
             value = self._golden_rows(node, lanes.runs[: lanes.count])
         for i in np.unique(source[source >= 0]):
@@ -277,7 +277,7 @@ class Sweep:
                 layout,
                 value,
                 wanted[chosen],
-                state.cells[i].value,
+                state.packs[i].value,
                 lane_of[runs[chosen]].astype(np.int64),
             )
         return value

@@ -35,7 +35,7 @@ def agreement(low: float, high: float, other_low: float, other_high: float) -> s
 
 
 def shown(campaign: Campaign, setting: tuple[str, ...]) -> bool:
-    """Whether published figures stand beside a setting: it is theirs, or it was asked for."""
+    """Whether published figures accompany a setting: it is theirs, or it was asked for."""
     dataset, ood, faults, number_format = setting
     if campaign.declared.name != published.OUTCOME or number_format != published.SETTING[3]:
         return False
@@ -85,7 +85,7 @@ def beside_section(campaign: Campaign) -> Section:
     nothing += "." if campaign.beside else "; report --beside puts them here all the same."
     notes = [reading if rows else nothing]
     blocks.append(Block("", notes=notes))
-    source = "beside.beside_section(campaign).data"
+    source = "published_comparison.beside_section(campaign).data"
     return Section("published", "Beside the publication", blocks, data, source)
 
 
@@ -109,7 +109,7 @@ def differences(campaign: Campaign, setting: tuple[str, ...]) -> list[str]:
         found.append(f"a sample of the OOD images ({ood})")
     if here["done"].sum() and int(here.groupby("protection")["done"].sum().max()) < published.RUNS:
         runs = int(here.groupby("protection")["done"].sum().max())
-        found.append(f"{runs:,} runs a protection instead of {published.RUNS:,}")
+        found.append(f"{runs:,} runs per protection instead of {published.RUNS:,}")
     return found
 
 

@@ -5,8 +5,8 @@ import math
 import pandas as pd
 
 from progip.analysis.campaign import Campaign, by_group
+from progip.analysis.error_rates import CURVE, rate_table
 from progip.analysis.estimates import in_order
-from progip.analysis.rates import CURVE, rate_table
 from progip.report import formats
 from progip.report.layout import Block, Section
 
@@ -52,7 +52,7 @@ def curve_title(curve: dict[str, str]) -> str:
 def _curve_block(title: str, group: pd.DataFrame) -> Block:
     """Rows of rates, a pair of columns for each protection: accuracy and SDC."""
     names = in_order("protection", group["protection"].unique())
-    headers = ["error rate", "hits a run"]
+    headers = ["error rate", "hits per run"]
     for name in names:
         headers += [f"{name}: accuracy, %", "SDC, %"]
     rows = []
@@ -79,10 +79,10 @@ def _size(group: pd.DataFrame) -> str:
         size = f"{maps[0]} fault maps of {images[0]:,} images"
         if maps[0] == 1:
             size = f"1 fault map of {images[0]:,} images"
-        return f"n = {group['runs'].max():,} runs a cell: {size}; row 0: {images[0]:,} images."
+        return f"n = {group['runs'].max():,} runs per cell: {size}; row 0: {images[0]:,} images."
     runs = sorted(group["runs"].unique())
     listed = f"{runs[0]:,} to {runs[-1]:,}" if len(runs) > 1 else f"{runs[0]:,}"
-    return f"n = {listed} runs a cell over {max(images):,} images; row 0: {max(images):,} images."
+    return f"n = {listed} runs per cell over {max(images):,} images; row 0: {max(images):,} images."
 
 
 def _alarm_block(group: pd.DataFrame) -> Block:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import schemas
 
-from progip.storage.claims import SharedWork
+from progip.storage.shard_queue import ShardQueue
 
 
-def work(folder: Path) -> SharedWork:
-    return SharedWork(folder, schemas.EXECUTION, runs=2000, size=100)
+def work(folder: Path) -> ShardQueue:
+    return ShardQueue(folder, schemas.EXECUTION, runs=2000, size=100)
 
 
 def test_alone_takes_all_that_it_wants(tmp_path: Path) -> None:
@@ -34,6 +34,6 @@ def test_last_shard_is_taken(tmp_path: Path) -> None:
         with closing(work(tmp_path).claims(lambda: 100, shared=True)) as claims:
             blocks.append(len(next(claims)))
     assert set(blocks) == {10}
-    one = SharedWork(tmp_path, schemas.EXECUTION, runs=100, size=100)
+    one = ShardQueue(tmp_path, schemas.EXECUTION, runs=100, size=100)
     with closing(one.claims(lambda: 100, shared=True)) as claims:
         assert next(claims) == [(0, 100)]

@@ -7,7 +7,7 @@ import pytest
 from campaign_factory import Write, runs
 
 from progip.report import Campaign, write_report
-from progip.report.sections import beside, breakdown, tables
+from progip.report.sections import breakdown, published_comparison, tables
 
 #: protection: classification and ID/OOD failures left of 4138 and 5989
 LEFT = {"none": (4138, 5989), "ranger": (12, 133), "progip": (17, 111)}
@@ -45,31 +45,31 @@ def test_the_published_counts_give_the_published_table(paper: Path, tmp_path: Pa
 
 def test_a_plain_word_on_agreement(paper: Path) -> None:
     campaign = Campaign.load(paper)
-    data = beside.beside_section(campaign).data.set_index(["quantity", "protection"])
+    data = published_comparison.beside_section(campaign).data.set_index(["quantity", "protection"])
     for protection in ("progip", "ranger"):
         for kind in ("classification", "detection", "overall"):
             assert data.loc[(f"{kind}_accuracy", protection), "agreement"] == "agrees"
     # 10,127 of 12,127 correct runs fail here, far from 0.51 %
     assert data.loc[("failure_rate", "none"), "agreement"] == "higher"
     assert data.loc[("failure_rate", "none"), "ours"] == pytest.approx(10127 / 12127)
-    (note, *_), _ = (block.notes for block in beside.beside_section(campaign).blocks)
+    (note, *_), _ = (block.notes for block in published_comparison.beside_section(campaign).blocks)
     assert "read the comparison as orientation" in note
-    assert "12,627 runs a protection instead of 2,400,000" in note
+    assert "12,627 runs per protection instead of 2,400,000" in note
     base = breakdown.base_metrics(campaign.base).iloc[0]
     assert base["agreement_auroc"] == "higher"  # 0.99 of 200 + 100 images against 0.9030
 
 
 def test_words_by_hand() -> None:
-    assert beside.agreement(0.1, 0.2, 0.15, 0.3) == "agrees"
-    assert beside.agreement(0.1, 0.2, 0.2, 0.3) == "agrees"
-    assert beside.agreement(0.1, 0.2, 0.21, 0.3) == "lower"
-    assert beside.agreement(0.4, 0.5, 0.21, 0.3) == "higher"
-    assert beside.agreement(float("nan"), 0.5, 0.21, 0.3) == "no data"
+    assert published_comparison.agreement(0.1, 0.2, 0.15, 0.3) == "agrees"
+    assert published_comparison.agreement(0.1, 0.2, 0.2, 0.3) == "agrees"
+    assert published_comparison.agreement(0.1, 0.2, 0.21, 0.3) == "lower"
+    assert published_comparison.agreement(0.4, 0.5, 0.21, 0.3) == "higher"
+    assert published_comparison.agreement(float("nan"), 0.5, 0.21, 0.3) == "no data"
 
 
 def test_without_a_failure_there_is_no_word(campaign: Path, write_cell: Write) -> None:
     write_cell(runs(harmless="...."), protection="progip")
-    data = beside.beside_section(Campaign.load(campaign, beside=True)).data
+    data = published_comparison.beside_section(Campaign.load(campaign, beside=True)).data
     row = data[(data["quantity"] == "overall_accuracy") & (data["protection"] == "progip")].iloc[0]
     assert row["agreement"] == "no data"
     assert pd.isna(row["ours"])
