@@ -29,7 +29,7 @@ def main(cfg: DictConfig) -> None:
     """One Hydra job: one cell, or a part of one."""
     hydra, folder = HydraConfig.get(), cell_folder(cfg)
     sweep = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
-    check_overrides(hydra.overrides.task)
+    check_overrides(hydra.overrides.task, str(cfg.sampling.get("name", "")))
     try:
         with failures_recorded(folder):
             accepted = partial(keep_command, folder, sweep)

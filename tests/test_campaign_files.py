@@ -13,7 +13,14 @@ CAMPAIGNS = sorted(path.stem for path in (ROOT / "campaigns").glob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)
-def _data(monkeypatch: pytest.MonkeyPatch) -> None:
+def _data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    groups = tmp_path / "data" / "groups"
+    groups.mkdir(parents=True)
+    for name, classes in (("cifar100", 100), ("imagenet", 1000)):
+        rows = [f"{i},g{i % 7},{'AB'[i % 7 > 2]}" for i in range(classes)]
+        text = "\n".join(["class_index,group,supergroup", *rows])
+        (groups / f"{name}_groups.csv").write_text(text)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PROGIP_DATA", "data")
     monkeypatch.setenv("PROJECT_ROOT", "root")
 

@@ -72,6 +72,8 @@ def test_what_a_campaign_does_not_read() -> None:
         with pytest.raises(ProgipError, match=r"no effect on a campaign: only `.* train` reads"):
             check_overrides(["runs=3", f"{key}=3"])
     check_overrides(["runs=3", "model.recipes=2", "model=resnet20", "~pass"])
+    with pytest.raises(ProgipError, match=r"runs has no effect with sampling=per_layer"):
+        check_overrides(["runs=3"], "per_layer")
 
 
 def test_on_the_command_line(tmp_path: Path) -> None:

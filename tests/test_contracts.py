@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from progip.conditions.base import Condition, Golden
 from progip.config import build, composed
 from progip.contracts import (
     BrokenContract,
+    check_condition,
     check_fault_model,
     check_number_format,
     check_ood_method,
@@ -26,8 +28,8 @@ from progip.number_formats.base import NumberFormat
 from progip.ood_methods.base import Detection, EnterPass, OODMethod, no_pass
 from progip.ood_methods.odin import ODIN
 from progip.outcomes.base import Context, Outcome, Runs
-from progip.outcomes.misclassification import Misclassification
 from progip.outcomes.ood_verdict import OODVerdict
+from progip.outcomes.sdc import SDC
 from progip.probes import Observation, Probe, optional_probes
 from progip.probes.largest_logit import LargestLogit
 from progip.protections.base import Evidence, Judgement, Limit, Protection, first_alarm
@@ -40,8 +42,12 @@ def members(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def member(group: str, name: str, base: type) -> Any:
-    more = ["ood_dataset=none"] if (group, name) == ("ood_method", "none") else []
+def member(group: str, name: str, base: type, *overrides: str) -> Any:
+    more = (
+        ["ood_dataset=none", *overrides]
+        if (group, name) == ("ood_method", "none")
+        else list(overrides)
+    )
     return build(composed([f"{group}={name}", *more], CONF)[group], base, group)
 
 
@@ -71,14 +77,43 @@ def test_fault_models(name: str) -> None:
     check_fault_model(model)
 
 
+def groups_of(folder: Path) -> Path:
+    """A file of eight classes in five groups and two supergroups."""
+    path = folder / "groups.csv"
+    rows = [f"{i},{group},{'AB'[group // 3]}" for i, group in enumerate([0, 0, 1, 2, 3, 3, 4, 4])]
+    path.write_text("\n".join(["class_index,group,supergroup", *rows]))
+    return path
+
+
 @pytest.mark.parametrize("name", members("outcome"))
-def test_outcomes(name: str) -> None:
-    check_outcome(member("outcome", name, Outcome))
+def test_outcomes(name: str, tmp_path: Path) -> None:
+    more = [f"outcome.groups={groups_of(tmp_path)}"] if name == "scm" else []
+    check_outcome(member("outcome", name, Outcome, *more), classes=8)
+
+
+@pytest.mark.parametrize("name", members("condition"))
+def test_conditions(name: str, tmp_path: Path) -> None:
+    more = [f"condition.groups={groups_of(tmp_path)}"] if "scm" in name else []
+    check_condition(member("condition", name, Condition, *more), classes=8)
+
+
+class Best(Condition):
+    """A condition that looks at the other images, too."""
+
+    needs = ("score",)
+
+    def holds(self, golden: Golden) -> np.ndarray:
+        return np.arange(len(golden["score"])) < 5
+
+
+def test_a_broken_condition() -> None:
+    with pytest.raises(BrokenContract, match="judges an image by the images beside it"):
+        check_condition(Best(name="best"))
 
 
 @pytest.mark.parametrize("name", ["all", "correct", "misclassified"])
 def test_outcomes_with_options(name: str) -> None:
-    check_outcome(Misclassification(name="m", among=name, confidence=True))
+    check_outcome(SDC(name="sdc", among=name, top_five=True, confidence=[10, 20]))
 
 
 @pytest.mark.parametrize("name", members("number_format"))
@@ -112,7 +147,7 @@ class Baseless(OODVerdict):
     ("outcome", "why"),
     [
         (Leaky, "judges class_changed of a run by the runs beside it"),
-        (Baseless, "sets classification_failure without originally_correct"),
+        (Baseless, "sets detection_failure without originally_correct"),
     ],
 )
 def test_broken_outcomes(outcome: type[Outcome], why: str) -> None:

@@ -7,11 +7,19 @@ from typing import Any, ClassVar
 WORKS = {
     "Amarnath": "Amarnath, Mejri, Ma, Chatterjee: Error resilient deep neural networks using "
     "neuron gradient statistics. NeurIPS ML Safety workshop 2022.",
+    "GoldenEye": "Mahmoud, Tambe, Aloui, Brooks, Wei: GoldenEye: A platform for evaluating "
+    "numerical data formats in DNN accelerators. DSN 2022. https://doi.org/10.1109/DSN53405.2022.00031",
+    "Li": "Li, Hari, Sullivan, Tsai, Pattabiraman, Emer, Keckler: Understanding error propagation "
+    "in deep learning neural network (DNN) accelerators and applications. SC 2017. "
+    "https://doi.org/10.1145/3126908.3126964",
     "ProGIP": "Joshi, So, Park, Ko, Jung, Ko, Hwang, Lee, Shrivastava: ProGIP: Protecting "
     "Gradient-based Input Perturbation Approaches for Out-of-distribution Detection From Soft "
     "Errors. ACM TECS 2025. https://doi.org/10.1145/3761796",
     "Ranger": "Chen, Li, Pattabiraman: A low-cost fault corrector for deep neural networks through "
     "range restriction. DSN 2021. https://doi.org/10.1109/DSN48987.2021.00018",
+    "TensorFI+": "Laskar, Rahman, Zhang, Li: Characterizing deep learning neural network failures "
+    "between algorithmic inaccuracy and transient hardware fault. PRDC 2022. Extended: STVR 2024, "
+    "https://doi.org/10.1002/stvr.1873",
 }
 
 
@@ -26,6 +34,10 @@ class Described:
 
     sentence: ClassVar[str] = ""
     references: ClassVar[Mapping[str, str]] = {}
+
+    def content(self) -> dict[str, str]:
+        """Hashes of files that its options name: what results depend on in place of their paths."""
+        return {}
 
 
 def said_by(component: type) -> dict[str, Any]:

@@ -6,9 +6,11 @@ produces them: probes (``progip.probes``), fault models, correcting protections 
 ``progip.campaign.columns`` composes them for one cell.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 #: of result rows and their manifest; raise it with every change that older readers get wrong
@@ -18,6 +20,8 @@ PASSES = ("first_forward", "backward", "second_forward")
 POPULATIONS = ("id", "ood")
 OOD_LABEL = -1
 NO_CLASS = -1
+#: in the metadata of a golden column: it was made with the label
+TRUTH = "progip:truth"
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,13 @@ class Column:
         name: of golden rows, and of runs unless ``paired``.
         paired: whether a run has both values, as ``golden_NAME`` and ``faulty_NAME``; else only
             its own, as NAME.
+        truth: whether it is made with the label: a protection, which has none, does not see it.
     """
 
     name: str
     type: pa.DataType
     paired: bool = False
+    truth: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ CELL = pa.schema(
             "fault_pass",
             "protection",
             "outcome",
+            "condition",  # which images
             "number_format",
             "target",  # the kind of tensor that is hit
         )
@@ -97,9 +104,39 @@ FAULT = pa.schema(
 ALARM = pa.schema([("alarm", pa.bool_()), ("alarm_stage", pa.string())])  # "" = no alarm
 
 
+def values(column: pa.ChunkedArray) -> np.ndarray:
+    """A column as an array (rows,), one of lists of k values as (rows, k)."""
+    if not pa.types.is_fixed_size_list(column.type):
+        return column.to_numpy()
+    flat: np.ndarray = column.combine_chunks().flatten().to_numpy()
+    return flat.reshape(len(column), column.type.list_size)
+
+
+def table(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+    """A table of a schema from the arrays of ``values``, or columns of other tables."""
+    made = {}
+    for field in schema:
+        column = columns[field.name]
+        if isinstance(column, np.ndarray) and column.ndim == 2:
+            flat = pa.array(np.ascontiguousarray(column).ravel(), field.type.value_type)
+            column = pa.FixedSizeListArray.from_arrays(flat, column.shape[1])
+        made[field.name] = column
+    return pa.table(made, schema=schema)
+
+
+def same_values(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(rows,) whether two columns have the same value; one NaN is the same as another."""
+    same = (one == other) | ((one != one) & (other != other))
+    whole: np.ndarray = same.reshape(len(same), -1).all(1)
+    return whole
+
+
 def golden_schema(produced: Iterable[Column]) -> pa.Schema:
     """Golden rows, one per image of an evaluation or calibration split."""
-    return pa.schema([*IMAGE, *(pa.field(c.name, c.type) for c in produced)])
+    truth = {True: {TRUTH: ""}, False: None}
+    return pa.schema(
+        [*IMAGE, *(pa.field(c.name, c.type, metadata=truth[c.truth]) for c in produced)]
+    )
 
 
 def run_fields(produced: Sequence[Column]) -> tuple[pa.Field, ...]:

@@ -115,3 +115,13 @@ def test_a_filter_that_matches_nothing_lists_the_layers() -> None:
         SingleBitFlip(name="f", layers="nope").select(SITES)
     with pytest.raises(ProgipError, match="its layer types are Conv2d, Linear, ReLU"):
         SingleBitFlip(name="f", layer_types=["GRU"]).select(SITES)
+
+
+def test_every_layer_and_all_but_the_ends() -> None:
+    every = SingleBitFlip(name="f", layer_types=None)
+    assert every.select(SITES) == SITES
+    inner = SingleBitFlip(name="f", layer_types=None, skip_first=True, skip_last=True)
+    assert inner.select(SITES) == SITES[1:-1]
+    assert SingleBitFlip(name="f", layer_types=None, skip_first=True).select(SITES) == SITES[1:]
+    with pytest.raises(ProgipError, match="nothing is left of the 2 chosen layers without the"):
+        inner.select(SITES[:2])

@@ -11,6 +11,7 @@ from progip.errors import ProgipError
 from progip.models.base import Model
 from progip.models.loading import load_network
 from progip.models.rewrite import with_own_modules
+from progip.models.torchvision_model import TorchvisionModel
 
 
 class Functions(nn.Module):
@@ -131,3 +132,77 @@ def test_a_prepared_network_that_computes_something_else_is_refused() -> None:
     model = AliasedModel(name="aliased", channels=1, weights="random")
     with pytest.raises(ProgipError, match=r"'aliased': .*AliasedModel\.prepared\(\) .*up to"):
         load_network(model, image_shape=(1, 8, 8))
+
+
+class Branches(nn.Module):
+    """Sums, a concatenation, a product, sizes that are numbers, a sum in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.second = nn.Conv2d(4, 4, 3, padding=1)
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.first(x)
+        b = F.relu(self.second(a))
+        b += a
+        c = torch.cat([a * b, b - 1], dim=1)
+        side = c.size(2) * c.size(3)
+        return self.fc(c.flatten(2).sum(2) / side)
+
+
+def test_operations_become_modules() -> None:
+    network = Branches().eval()
+    images = torch.randn(2, 3, 6, 6)
+    plain, whole = with_own_modules(network), with_own_modules(network, operations=True)
+    expected = network(images)
+    assert torch.equal(plain(images), expected)
+    assert torch.equal(whole(images), expected)
+    kinds = {name: type(module).__name__ for name, module in whole.named_modules()}
+    assert kinds.pop("") == "GraphModule"
+    assert kinds == {
+        "first": "Conv2d",
+        "second": "Conv2d",
+        "relu": "ReLU",
+        "add": "Add",
+        "mul": "Multiply",
+        "sub": "Subtract",
+        "cat": "Concatenate",
+        "flatten": "Flatten",
+        "truediv": "Divide",
+        "fc": "Linear",
+    }
+    assert "add" not in dict(plain.named_modules())
+
+
+def test_sums_of_a_residual_network_can_be_hit() -> None:
+    pytest.importorskip("torchvision")
+    spec = TorchvisionModel(name="r", arch="resnet18", classes=10, weights="random")
+    known = dict(load_network(spec, image_shape=(3, 32, 32)).named_modules())
+    spec.operations = True
+    named = dict(load_network(spec, image_shape=(3, 32, 32)).named_modules())
+    sums = {f"layer{i}.{j}.add" for i in range(1, 5) for j in range(2)}
+    assert set(named) - set(known) == sums
+
+
+class Looping(Model):
+    """A network whose control flow depends on values."""
+
+    def network(self) -> nn.Module:
+        class Net(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.fc = nn.Linear(12, 3)
+
+            def forward(self, x: Tensor) -> Tensor:
+                x = x.flatten(1)
+                return self.fc(x) if x.sum() > 0 else self.fc(-x)
+
+        return Net()
+
+
+def test_what_cannot_be_traced_is_refused() -> None:
+    spec = Looping(name="looping", classes=3, weights="random", operations=True)
+    with pytest.raises(ProgipError, match="'looping': operations=true needs a network that torch"):
+        load_network(spec, image_shape=(3, 2, 2))

@@ -136,7 +136,7 @@ def test_what_nothing_produces_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_probes_by_name_and_by_class() -> None:
-    assert list(optional_probes()) == ["largest_logit"]
+    assert "largest_logit" in optional_probes()
     (probe,) = probes_named(["progip.probes.largest_logit.LargestLogit"])
     assert isinstance(probe, LargestLogit)
     with pytest.raises(ProgipError, match="both produce the column largest_logit"):

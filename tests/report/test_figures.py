@@ -28,7 +28,7 @@ from progip.report.figures import (
 from progip.statistics import rate
 from progip.storage import store
 
-SETTING = ("digits", "digits_unseen", "single_bit_flip", "fp32")
+SETTING = ("digits", "digits_unseen", "single_bit_flip", "fp32", "all")
 #: score 0.1 .. 0.3 of clean calibration images, gradients 1 .. 2, no activation out of range
 CLEAN = [
     {

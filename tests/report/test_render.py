@@ -10,7 +10,16 @@ from progip.errors import ProgipError
 from progip.report import write_report
 
 SEEN = {"none": ".....", "progip": "xxxx.", "ranger": "xx.x."}
-CSVS = ("base_metrics", "cells", "comparisons", "methods", "overall", "per_pass", "provenance")
+CSVS = (
+    "layers",
+    "base_metrics",
+    "cells",
+    "comparisons",
+    "methods",
+    "overall",
+    "per_pass",
+    "provenance",
+)
 PAGES = ("report.html", "report.md", "report.tex")
 CSVS += ("published", "summary")
 

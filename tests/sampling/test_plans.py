@@ -22,6 +22,7 @@ from progip.sampling.change import (
     scale_of,
 )
 from progip.sampling.importance import Importance
+from progip.sampling.per_layer import PerLayer
 from progip.sampling.stratified import Stratified
 from progip.sampling.uniform import Uniform
 
@@ -31,6 +32,7 @@ PLANS = [
     Stratified(name="s", pilot=300),
     Stratified(name="s", by=BITS, pilot=300),
     Importance(name="i", bit_odds={30: 20.0}, layer_odds={"conv.*": 3.0}),
+    PerLayer(name="p"),
 ]
 
 

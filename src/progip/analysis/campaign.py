@@ -26,7 +26,7 @@ from progip.outcomes.declared import Declared
 from progip.outcomes.ood_verdict import DECLARED as OOD_VERDICT
 
 #: what a table may pool over only within, never across
-SETTING = ("dataset", "ood_dataset", "fault_model", "number_format")
+SETTING = ("dataset", "ood_dataset", "fault_model", "number_format", "condition")
 #: what the clean evaluation of a detector depends on
 DETECTOR = ("model", "dataset", "ood_dataset", "ood_method", "number_format")
 

@@ -15,7 +15,7 @@ from progip.number_formats.fp32 import FP32
 #: what tells one cell from another, as written in its manifest
 IDENTITY = tuple(name for name in records.CELL.names if name not in ("cell", "target"))
 #: what older manifests do not name, for there was nothing else
-USUAL = {"outcome": "ood_verdict", "number_format": "fp32"}
+USUAL = {"outcome": "ood_verdict", "condition": "all", "number_format": "fp32"}
 
 #: parts of a manifest's identity (else its config) that may differ only where these names differ
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -27,6 +27,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "protection": ("protection",),
     "sampling": (),
     "outcome": (),
+    "condition": ("condition",),
     "number_format": ("number_format",),
 }
 

@@ -14,8 +14,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from progip.analysis.counting import COLUMNS, valid_rows
-from progip.analysis.kinds import Kinds, declared_in, kinds_of
+from progip.analysis.kinds import declared_in, kinds_of
 from progip.analysis.manifests import IDENTITY, CellFolder, correction_of
+from progip.analysis.site_sums import (
+    TOP2DIFF,
+    about_layers,
+    measure_sums,
+    site_sums,
+    swept_rows,
+)
 from progip.storage import store
 
 #: evidence of a run that a protection may look at; kept of failing runs only
@@ -44,6 +51,10 @@ class ExecutedRuns:
         failing_scores: the same of failures.
         nonfinite: number of scores that are not finite.
         failing_nonfinite: the same of failures.
+        about: one row per layer: type, neurons, macs, and super_layer where it was marked.
+        layer_means: one row per layer: sums of each measure (``site_sums.measure_sums``).
+        sweep: (TOP2DIFF,) runs by what the faulty Top2Diff was where their class is right, and the
+            number of runs; None where it was not observed.
         failing: one row per failing run with run_id, weight and the EVIDENCE columns named as in
             golden rows.
         clean: `clean.parquet`, or None where the campaign was made before they were kept.
@@ -58,6 +69,9 @@ class ExecutedRuns:
     failing_scores: NDArray[np.int64]
     nonfinite: int
     failing_nonfinite: int
+    about: pd.DataFrame
+    layer_means: pd.DataFrame
+    sweep: NDArray[np.int64] | None
     failing: pd.DataFrame
     clean: pd.DataFrame | None
 
@@ -134,10 +148,15 @@ def _observed(
     clean: pd.DataFrame | None,
 ) -> ExecutedRuns:
     kinds = kinds_of(declared_in(folder.manifest))
-    columns = tuple(dict.fromkeys((*COLUMNS, *kinds.flags, "layer", "bit", *_KEPT)))
+    measures = kinds.declared.measures
+    swept = "faulty_top2diff" in {measure.column for measure in measures}
+    more = [name for m in measures for name in (m.column, m.minus, m.base) if name]
+    more += ["faulty_class", "label"] if swept else []
+    columns = tuple(dict.fromkeys((*COLUMNS, *kinds.flags, "layer", "bit", *_KEPT, *more)))
+    sweep = np.zeros(len(TOP2DIFF) + 2, np.int64) if swept else None
     scores, failing_scores = np.zeros((2, SCORE_BINS + 2), np.int64)
     nonfinite = failing_nonfinite = 0
-    sites, failing = [], []
+    sites, failing, means = [], [], []
     for rows in _stream(folder, columns):
         failed = kinds.failed(rows)
         finite = np.isfinite(rows["faulty_score"])
@@ -146,11 +165,15 @@ def _observed(
         failing_scores += np.bincount(place[finite & failed], minlength=SCORE_BINS + 2)
         nonfinite += int((~finite).sum())
         failing_nonfinite += int((~finite & failed).sum())
-        sites.append(_site_sums(rows, kinds))
+        sites.append(site_sums(rows, kinds))
+        means.append(measure_sums(rows, measures))
+        if sweep is not None:
+            sweep += swept_rows(rows)
         failing.append(pd.DataFrame({name: rows[name][failed] for name in _KEPT}))
     types = {**dict.fromkeys(kinds.flags, bool), "bit": np.int8}
     nothing = {name: np.zeros(0, types.get(name, float)) for name in columns}
-    sites = sites or [_site_sums(nothing, kinds)]
+    sites = sites or [site_sums(nothing, kinds)]
+    means = means or [measure_sums(nothing, measures)]
     frame = pd.concat(sites).groupby(["layer", "bit"], sort=False).sum()
     kept = pd.concat(failing, ignore_index=True) if failing else pd.DataFrame(columns=_KEPT)
     order = dict.fromkeys(str(layer["layer"]) for layer in folder.manifest.get("layers") or [])
@@ -165,6 +188,9 @@ def _observed(
         failing_scores,
         nonfinite,
         failing_nonfinite,
+        about_layers(folder.manifest),
+        pd.concat(means).groupby("layer", sort=False).sum().reset_index(),
+        sweep,
         kept.rename(columns=lambda name: name.removeprefix("faulty_")),
         clean,
     )
@@ -188,27 +214,3 @@ def _stream(folder: CellFolder, columns: tuple[str, ...]) -> Iterator[dict[str, 
 
 def _joined(parts: list[dict[str, NDArray]]) -> dict[str, NDArray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _site_sums(rows: dict[str, NDArray], kinds: Kinds) -> pd.DataFrame:
-    """Sums of one shard's rows by layer and bit."""
-    codes, layers = pd.factorize(rows["layer"])
-    place = codes * 64 + rows["bit"]
-    base, failed = kinds.declared.base, kinds.failed(rows)
-    correct = rows[base] if base else np.ones(len(codes), dtype=bool)
-    w = rows["weight"]
-    sums = {
-        "rows": None,
-        "correct": correct,
-        **{event.name: rows[event.flag] for event in kinds.declared.events},
-        "failures": failed,
-        "weight": correct * w,
-        "squares": correct * w * w,
-        "failure_weight": failed * w,
-        "failure_squares": failed * w * w,
-    }
-    size = 64 * len(layers)
-    frame = pd.DataFrame({n: np.bincount(place, v, minlength=size) for n, v in sums.items()})
-    frame.insert(0, "layer", np.repeat(np.asarray(layers, dtype=object), 64))
-    frame.insert(1, "bit", np.tile(np.arange(64), len(layers)))
-    return frame[frame["rows"] > 0]

@@ -95,7 +95,8 @@ class Cell:
                 store.write_table(clean, rows)
         self.subject.watched(settings.protection)  # refuses what would check nothing
         faults = self.planner.space.size
-        self.planned = settings.sizing.size(settings.runs, faults)
+        runs = settings.sampling.size(self.planner.space) or settings.runs
+        self.planned = settings.sizing.size(runs, faults)
         seconds = known_seconds_per_run(settings.execution_key)
         announcement = settings.sizing.announcement(self.planned, faults, seconds)
         log.info("%s: %s", settings.execution_key, announcement)

@@ -14,10 +14,9 @@ from progip.campaign.columns import execution_schema
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import Subject
 from progip.engine.incremental import IncrementalExecutor, NotTraceable
-from progip.engine.observe import observed_columns
 from progip.engine.reference import ReferenceExecutor
 from progip.errors import ProgipError
-from progip.fault_models.base import Hits, Site
+from progip.fault_models.base import SUPER, Hits, Site
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +50,7 @@ def reference_executor(
         subject.tested.images[settings.population],
         subject.tested.batch_size,
         draw if model.many else None,
+        subject.tested.labels[settings.population],
     )
 
 
@@ -65,6 +65,7 @@ class Execution:
 
     def __init__(self, settings: CellSettings, subject: Subject, sites: list[Site]) -> None:
         self._golden = subject.golden.evaluation(settings.population)
+        self._subject = subject
         self._schema = execution_schema(settings)
         self._reference = reference_executor(settings, subject, sites)
         self._executor: Executor = self._reference
@@ -82,6 +83,7 @@ class Execution:
                     settings.fault_pass,
                     subject.tested.images[settings.population],
                     settings.subject.golden_memory,
+                    subject.tested.labels[settings.population],
                 )
             except NotTraceable as reason:
                 log.warning("executed by the reference, which is slower: %s", reason)
@@ -91,10 +93,10 @@ class Execution:
         order = np.random.default_rng(0).permutation(len(self._golden))
         samples = order[: subject.tested.batch_size]
         observation = self._reference.fault_free(samples)
-        found = observed_columns(subject.pipeline, observation, len(samples))
+        found = self._reference.observed(observation, samples)
         for name in found:
-            golden = self._golden[name].to_numpy()[samples]
-            same = (golden == found[name]) | ((golden != golden) & (found[name] != found[name]))
+            golden = records.values(self._golden[name])[samples]
+            same = records.same_values(golden, found[name])
             if not same.all():
                 row = int(np.flatnonzero(~same)[0])
                 raise ProgipError(
@@ -117,7 +119,7 @@ class Execution:
         observed = self._executor.run(plan)
         if self._executor is not self._reference and self._every:
             self._check(plan, observed)
-        return observed_table(plan, self._golden, observed, self._schema)
+        return observed_table(plan, self._golden, observed, self._schema, self._subject)
 
     @property
     def golden_seconds(self) -> float:
@@ -131,7 +133,7 @@ class Execution:
         expected = self._reference.run(plan.take(pa.array(chosen)))
         for name, values in expected.items():
             found = observed[name][chosen]
-            same = (found == values) | ((found != found) & (values != values))
+            same = records.same_values(found, values)
             if not same.all():
                 row = int(np.flatnonzero(~same)[0])
                 what = plan.slice(int(chosen[row]), 1).to_pylist()[0]
@@ -143,7 +145,11 @@ class Execution:
 
 
 def observed_table(
-    plan: pa.Table, golden: pa.Table, observed: dict[str, np.ndarray], schema: pa.Schema
+    plan: pa.Table,
+    golden: pa.Table,
+    observed: dict[str, np.ndarray],
+    schema: pa.Schema,
+    subject: Subject,
 ) -> pa.Table:
     """Plan, golden and faulty columns of the same runs as one table of ``execution_schema``."""
     samples = plan["sample_index"].to_numpy()
@@ -153,11 +159,15 @@ def observed_table(
         which, _, own = name.partition("_")
         if name in columns:
             continue
+        if name == SUPER[0].name:
+            keys = zip(plan["layer"].to_pylist(), plan["call"].to_pylist(), strict=True)
+            columns[name] = np.array([key in subject.super_layers for key in keys], dtype=bool)
+            continue
         if which == "golden":
-            columns[name] = golden[own].to_numpy()[samples]
+            columns[name] = records.values(golden[own])[samples]
         else:
             columns[name] = observed[own if which == "faulty" else name]
-    return pa.table(columns, schema=schema)
+    return records.table(columns, schema)
 
 
 class Pace:

@@ -17,6 +17,7 @@ def execution_identity(settings: CellSettings, subject: Subject) -> dict[str, An
         "correction": settings.subject.correction,
         "fault_model": settings.fault_model,
         "sampling": settings.sampling,
+        "condition": settings.condition,
     }
     return {
         **subject.tested.identity,
@@ -25,6 +26,7 @@ def execution_identity(settings: CellSettings, subject: Subject) -> dict[str, An
         "fault_pass": settings.fault_pass,
         "seed": settings.seed,
         "sampling": identity(settings.sampling),
+        "condition": identity(settings.condition),
         CODE: code_identity(components, subject.tested.layers),
     }
 

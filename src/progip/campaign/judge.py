@@ -39,15 +39,17 @@ def runs_of(observed: pa.Table, needs: Iterable[str]) -> Runs:
     for name in needs:
         paired = [f"golden_{name}", f"faulty_{name}"]
         names += paired if paired[1] in held else [name]
-    return {name: observed[name].to_numpy() for name in names}
+    return {name: records.values(observed[name]) for name in names}
 
 
 def evidence_of(golden: pa.Schema) -> list[str]:
-    """The columns of golden rows that are evidence."""
+    """The columns of golden rows that are evidence: the numbers made without the label."""
     return [
         field.name
         for field in golden
-        if field.name not in _NO_EVIDENCE and not pa.types.is_string(field.type)
+        if field.name not in _NO_EVIDENCE
+        and not (pa.types.is_string(field.type) or pa.types.is_nested(field.type))
+        and records.TRUTH.encode() not in (field.metadata or {})
     ]
 
 
@@ -74,4 +76,4 @@ def judge(
     context = Context(cell["population"], ood_threshold)
     columns |= outcome.judge(runs_of(observed, outcome.needs), context)
     columns |= {"alarm": alarm, "alarm_stage": stage}
-    return pa.table(columns, schema=schema)
+    return records.table(columns, schema)

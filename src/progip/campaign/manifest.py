@@ -12,6 +12,7 @@ from progip.campaign.planning import Planner
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import Subject
 from progip.described import Described, account
+from progip.fault_models.base import SUPER, Site
 from progip.storage import provenance, store
 
 
@@ -55,6 +56,7 @@ def cell_manifest(
         "sampling": planner.describe(),
         "thresholds": {"ood": subject.thresholds.ood, **thresholds},
         "clean": {"images": len(clean.alarm), "alarms": int(clean.alarm.sum())},
+        "clean_outcome": settings.outcome.clean(planner.golden),
         "base_metrics": subject.thresholds.base_metrics,
         "weights_sha256": identity["weights_sha256"],
         "data": identity["data"],
@@ -64,11 +66,21 @@ def cell_manifest(
         "watched": subject.watched(settings.protection),
         "coverage": subject.survey.coverage(settings.fault_pass, layers),
         "columns": records.described(result_parts(settings)),
-        "layers": [
-            {"layer": s.layer, "call": s.call, "type": s.kind, "neurons": s.neurons, "macs": s.macs}
-            for s in layers
-        ],
+        "layers": [_layer(site, settings, subject) for site in layers],
     }
+
+
+def _layer(site: Site, settings: CellSettings, subject: Subject) -> dict[str, Any]:
+    about: dict[str, Any] = {
+        "layer": site.layer,
+        "call": site.call,
+        "type": site.kind,
+        "neurons": site.neurons,
+        "macs": site.macs,
+    }
+    if SUPER[0] in settings.fault_model.columns:
+        about["super_layer"] = site.key in subject.super_layers
+    return about
 
 
 def execution_manifest(identity: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +99,7 @@ def _parts(settings: CellSettings) -> dict[str, Described]:
         "fault_model": settings.fault_model,
         "ood_method": settings.subject.ood_method,
         "outcome": settings.outcome,
+        "condition": settings.condition,
         "protection": settings.protection,
         "sampling": settings.sampling,
         "stopping": settings.stopping,

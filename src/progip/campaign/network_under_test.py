@@ -34,6 +34,7 @@ class NetworkUnderTest:
         plain: the model itself, in evaluation mode with frozen parameters.
         data: (normalised images on the device, labels) by population and split.
         images: the evaluation images by population.
+        labels: theirs.
         batch_size: rows of every batch.
         identity: what results depend on, for manifests.
 
@@ -64,6 +65,7 @@ class NetworkUnderTest:
             )
         )
         self.images = {p: self.data[p, "evaluation"][0] for p in self.method.populations}
+        self.labels = {p: self.data[p, "evaluation"][1] for p in self.method.populations}
         self.batch_size = fitting_batch(
             self.plain, self.images["id"][:2], settings.batch_size, settings.golden_memory
         )

@@ -7,13 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from progip import records
 from progip.analysis.kinds import kinds_of
 from progip.campaign.judge import runs_of
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import Subject
 from progip.fault_models.base import Site
 from progip.outcomes.base import Context
-from progip.sampling.base import FaultSpace, Pilot
+from progip.sampling.base import CleanValues, FaultSpace, Pilot
 from progip.storage import store
 
 
@@ -36,19 +37,25 @@ class Planner:
         golden = subject.golden.evaluation(settings.population)
         self._context = Context(settings.population, self._threshold)
         self._kinds = kinds_of(settings.outcome.declared)
-        clean = {"label": golden["label"].to_numpy()}
+        rows = {name: records.values(golden[name]) for name in golden.schema.names}
+        #: columns of the golden rows of the population
+        self.golden = rows
+        #: positions of the images that faults are drawn for
+        self.images = settings.condition.chosen(rows)
+        clean = {"label": rows["label"]}
         for name in settings.outcome.needs:
-            values = golden[name].to_numpy()
-            clean |= {name: values, f"golden_{name}": values, f"faulty_{name}": values}
+            clean |= {name: rows[name], f"golden_{name}": rows[name], f"faulty_{name}": rows[name]}
         flags = settings.outcome.judge(clean, self._context)
         base = self._kinds.declared.base
         correct = flags[base] if base else np.ones(len(golden), dtype=bool)
         self.space = FaultSpace(
             settings.fault_model,
             sites,
-            correct,
-            np.abs(golden["score"].to_numpy() - self._threshold),
-            lambda: subject.clean_values(settings.population, settings.fault_pass, sites),
+            correct[self.images],
+            np.abs(rows["score"] - self._threshold)[self.images],
+            lambda: self._values(
+                subject.clean_values(settings.population, settings.fault_pass, sites)
+            ),
         )
         self._pilot: Pilot | None = None
 
@@ -56,7 +63,14 @@ class Planner:
         """``records.PLAN`` of runs start..stop-1; the pilot before them must be executed."""
         s = self._settings
         pilot = self.pilot() if stop > s.sampling.pilot_runs else None
-        return s.sampling.plan(self.space, s.seed, s.fault_key, start, stop, pilot)
+        plan = s.sampling.plan(self.space, s.seed, s.fault_key, start, stop, pilot)
+        images = self.images[plan["sample_index"].to_numpy()].astype(np.int32)
+        position = plan.schema.get_field_index("sample_index")
+        return plan.set_column(position, plan.schema.field(position), pa.array(images))
+
+    def _values(self, values: CleanValues) -> CleanValues:
+        every = len(self.images) == values.counts.shape[2]
+        return values if every else ChosenValues(values, self.images)
 
     def pilot(self) -> Pilot | None:
         """What the pilot showed; None where the plan has none or it is not complete."""
@@ -94,6 +108,26 @@ class Planner:
     def describe(self) -> dict[str, Any]:
         """For the cell's manifest."""
         return self._settings.sampling.describe(self.space, self.pilot())
+
+
+class ChosenValues:
+    """The fault-free values of some images, numbered anew from 0.
+
+    Args:
+        values: of all evaluation images.
+        images: positions of the chosen ones.
+    """
+
+    def __init__(self, values: CleanValues, images: np.ndarray) -> None:
+        self._values, self._images = values, images
+        self.scale = values.scale
+        self.counts = values.counts[:, :, images]
+
+    def neurons(
+        self, image: np.ndarray, site: np.ndarray, code: np.ndarray, rank: np.ndarray
+    ) -> np.ndarray:
+        """As ``CleanValues.neurons``."""
+        return self._values.neurons(self._images[image], site, code, rank)
 
 
 _CLUES = (

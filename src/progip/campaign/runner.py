@@ -50,6 +50,7 @@ def run_cell(
     with Progress(settings.folder, settings.label, settings.runs, flags, declared.base) as progress:
         cell = Cell(settings, config)
         cell.open(accepted)
+        progress.planned = cell.planned
         done = 0
         for runs in cell.stages:
             work = cell.stage(runs)

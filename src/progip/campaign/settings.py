@@ -9,8 +9,11 @@ import torch
 from progip import records
 from progip.analysis.kinds import kinds_of
 from progip.campaign.sizing import Sizing
+from progip.conditions.all_images import ALL_IMAGES
+from progip.conditions.base import Condition
 from progip.datasets.base import Dataset
 from progip.datasets.none import NoImages
+from progip.described import Described
 from progip.engine.targets import target_of
 from progip.errors import ProgipError
 from progip.fault_models.base import FaultModel
@@ -101,6 +104,7 @@ class CellSettings:
     Attributes:
         runs: planned runs; the most there can be where ``stopping`` watches a rate.
         outcome: what counts as a failure.
+        condition: which images faults are drawn for.
         sampling, stopping, sizing: how faults are drawn, when it is enough, how ``runs`` is found.
         seed: of the plan; run i's fault depends on (seed, cell, i) alone.
         folder: of the cell's rows; the executed runs that protections share lie beside it.
@@ -117,6 +121,7 @@ class CellSettings:
     fault_pass: str
     protection: Protection
     outcome: Outcome = field(default_factory=lambda: OODVerdict(name="ood_verdict"))
+    condition: Condition = field(default_factory=lambda: ALL_IMAGES)
     runs: int
     seed: int
     folder: Path
@@ -159,20 +164,34 @@ class CellSettings:
                 f"population={self.population}: ood_method '{method.name}' judges no OOD input; "
                 "add population=id"
             )
-        watches, probes = self.protection.watches, self.subject.probes
-        owner = f"protection '{self.protection.name}'"
-        check_needs(owner, watches, method.name, method.evidence, probes)
-        shown = ("class", *method.evidence, "score")  # every method has a class and a score
-        owner = f"outcome '{self.outcome.name}'"
-        check_needs(owner, self.outcome.needs, method.name, shown, probes)
-        if self.population not in self.outcome.populations:
-            raise ProgipError(
-                f"population={self.population}: {owner} is of "
-                f"{', '.join(self.outcome.populations)} inputs; add population=id"
-            )
+        self._check_components()
         self.fault_model.check_format(self.subject.number_format)
         if self.seed < 0:
             raise ProgipError(f"seed={self.seed}: must not be negative")
+
+    def _check_components(self) -> None:
+        """What looks at runs must find its columns, and fit the population and the classes."""
+        method, probes = self.subject.ood_method, self.subject.probes
+        watches = self.protection.watches
+        owner = f"protection '{self.protection.name}'"
+        check_needs(owner, watches, method.name, method.evidence, probes)
+        shown = ("class", *method.evidence, "score")  # every method has a class and a score
+        classes = self.subject.dataset.classes
+        for probe in probes:
+            probe.check(classes)
+        judged: dict[str, Outcome | Condition] = {
+            "outcome": self.outcome,
+            "condition": self.condition,
+        }
+        for kind, what in judged.items():
+            owner = f"{kind} '{what.name}'"
+            check_needs(owner, what.needs, method.name, shown, probes, truth=True)
+            if self.population not in what.populations:
+                raise ProgipError(
+                    f"population={self.population}: {owner} is of "
+                    f"{', '.join(what.populations)} inputs; add population=id"
+                )
+            what.check(classes)
 
     @property
     def execution_key(self) -> str:
@@ -189,14 +208,14 @@ class CellSettings:
     @property
     def fault_key(self) -> str:
         """Names the cell for the random numbers: without the protection, which changes no fault."""
-        s = self.subject
+        s, images = self.subject, self.condition.name
         usual = s.number_format.name == FP32.name
         return "/".join(
             [
                 s.model.name if usual else f"{s.model.name}-{s.number_format.name}",
                 s.dataset.name,
                 s.ood_dataset.name,
-                self.population,
+                self.population if images == ALL_IMAGES.name else f"{self.population}-{images}",
                 s.ood_method.name,
                 self.fault_model.name,
                 self.fault_pass,
@@ -224,6 +243,7 @@ class CellSettings:
             "fault_pass": self.fault_pass,
             "protection": self.protection.name,
             "outcome": self.outcome.name,
+            "condition": self.condition.name,
             "number_format": s.number_format.name,
             "target": target_of(self.fault_pass).name,
         }
@@ -231,7 +251,7 @@ class CellSettings:
 
 #: options that say where something lies or how it was made, not what it is
 _NOT_IDENTITY = {
-    "weights", "sha256", "recipe",
+    "weights", "sha256", "recipe", "groups",
     "folder", "train", "test", "url", "checksum", "checksum_train",
 }  # fmt: skip
 
@@ -241,4 +261,5 @@ def identity(component: Any) -> dict[str, Any]:
 
     Where files lie is left out: what they hold is recorded by fingerprint instead.
     """
-    return {k: v for k, v in asdict(component).items() if k not in _NOT_IDENTITY}
+    options = {k: v for k, v in asdict(component).items() if k not in _NOT_IDENTITY}
+    return {**options, **(component.content() if isinstance(component, Described) else {})}

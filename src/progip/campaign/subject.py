@@ -16,8 +16,10 @@ from progip.engine.incremental import NotTraceable, Traced
 from progip.engine.pipeline import Pipeline
 from progip.engine.reference import ReferenceExecutor
 from progip.engine.sites import LeftOut, Survey, survey
+from progip.engine.super_layers import super_layers
 from progip.errors import ProgipError
 from progip.fault_models.base import FaultModel, Site
+from progip.models.calls import Call
 from progip.protections.base import Protection
 from progip.protections.correcting import Correcting, corrected_calls
 from progip.protections.placement import nothing_to_check
@@ -78,6 +80,12 @@ class Subject:
         tested = self.tested
         number_format = tested.settings.number_format
         return survey(tested.network, tested.method, tested.images["id"][:3], number_format)
+
+    @cached_property
+    def super_layers(self) -> frozenset[Call]:
+        """The layer calls that every path of a forward pass goes through."""
+        tested = self.tested
+        return super_layers(tested.network, tested.images["id"][:2])
 
     def chosen(self, fault_model: FaultModel, fault_pass: str) -> list[Site]:
         """The sites of a pass that a fault model selects.

@@ -82,6 +82,7 @@ def cell_settings(cfg: DictConfig) -> CellSettings:
         fault_pass=cfg.fault_pass.name,
         protection=protection,
         outcome=parts["outcome"],
+        condition=parts["condition"],
         runs=cfg.runs,
         seed=cfg.seed,
         folder=cell_folder(cfg),

@@ -52,17 +52,23 @@ def check_cell(cfg: DictConfig) -> None:
             raise ProgipError(f"{key}={cfg[key]}: must not be negative; {what}")
 
 
-def check_overrides(overrides: Iterable[str]) -> None:
+def check_overrides(overrides: Iterable[str], sampling: str = "") -> None:
     """Refuse what the command line sets although a campaign does not read it.
 
     Args:
         overrides: as typed: ``model.recipe.epochs=3``.
+        sampling: name of the sampling plan.
 
     Raises:
         ProgipError: naming the option, and the command that reads it.
     """
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
+        if key == "runs" and sampling == "per_layer":
+            raise ProgipError(
+                "runs has no effect with sampling=per_layer, whose size is runs_per_layer times "
+                "the number of layers; give sampling.runs_per_layer=N"
+            )
         for prefix, reader in READ_ELSEWHERE.items():
             if key == prefix or key.startswith(f"{prefix}."):
                 raise ProgipError(

@@ -7,6 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from progip.campaign.sizing import Sizing
+from progip.conditions.base import Condition
 from progip.datasets.base import Dataset
 from progip.fault_models.base import FaultModel
 from progip.models.base import Model
@@ -25,6 +26,7 @@ GROUPS: dict[str, type] = {
     "ood_method": OODMethod,
     "protection": Protection,
     "outcome": Outcome,
+    "condition": Condition,
     "fault_model": FaultModel,
     "sampling": SamplingPlan,
     "stopping": StoppingRule,
@@ -58,6 +60,7 @@ class Schema:
     channels_last: bool = MISSING
     self_check: float = MISSING
     part: int = MISSING
+    groups: str | None = None
     probes: list[str] = field(default_factory=list)
     outputs: str = MISSING
     cell: str = MISSING
@@ -68,6 +71,7 @@ class Schema:
     ood_method: dict[str, Any] = field(default_factory=dict)
     protection: dict[str, Any] = field(default_factory=dict)
     outcome: dict[str, Any] = field(default_factory=dict)
+    condition: dict[str, Any] = field(default_factory=dict)
     fault_model: dict[str, Any] = field(default_factory=dict)
     fault_pass: FaultPass = field(default_factory=FaultPass)
     sampling: dict[str, Any] = field(default_factory=dict)

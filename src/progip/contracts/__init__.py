@@ -4,6 +4,7 @@
 """
 
 from progip.contracts.broken import BrokenContract
+from progip.contracts.condition import check_condition
 from progip.contracts.fault_model import check_fault_model
 from progip.contracts.number_format import check_number_format
 from progip.contracts.ood_method import check_ood_method
@@ -13,6 +14,7 @@ from progip.contracts.protection import check_protection
 
 __all__ = [
     "BrokenContract",
+    "check_condition",
     "check_fault_model",
     "check_number_format",
     "check_ood_method",

@@ -87,12 +87,14 @@ def _check_plan(owner: Owner, model: FaultModel, plan: pa.Table, sites: list[Sit
 
 
 def _check_hits(owner: Owner, hits: Hits, sites: list[Site]) -> None:
-    row, site, neuron, mask = hits
+    row, site, neuron, mask, clear = hits
     owner.must(bool((np.diff(row) >= 0).all()), "gives hits whose rows do not ascend")
     owner.must(bool(((row >= 0) & (row < RUNS)).all()), "hits runs that are not planned")
     owner.must(bool(((site >= 0) & (site < len(sites))).all()), "hits sites it did not select")
     most = np.array([s.neurons for s in sites])
     owner.must(bool(((neuron >= 0) & (neuron < most[site])).all()), "hits neurons not there")
     owner.must(mask.dtype == np.uint32, f"gives masks of {mask.dtype}, not uint32")
+    right = clear is None or (clear.dtype == np.uint32 and clear.shape == mask.shape)
+    owner.must(right, "gives bits to clear that are not uint32, one a hit")
     places = set(zip(row.tolist(), site.tolist(), neuron.tolist(), strict=True))
     owner.must(len(places) == len(row), "hits a value of a run twice")

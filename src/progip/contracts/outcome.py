@@ -6,10 +6,10 @@ from progip.contracts.broken import Owner
 from progip.outcomes.base import Context, Outcome, Runs
 from progip.records import NO_CLASS
 
-COUNT, CLASSES = 64, 4
+COUNT = 64
 
 
-def check_outcome(outcome: Outcome) -> None:
+def check_outcome(outcome: Outcome, classes: int = 10) -> None:
     """Check all that campaigns and reports rely on.
 
     ``judge`` gives the columns that it declares, with their types; each run is judged alone; its
@@ -19,12 +19,14 @@ def check_outcome(outcome: Outcome) -> None:
 
     Args:
         outcome: with the options to check.
+        classes: of the network; an outcome may fit some numbers alone.
 
     Raises:
         BrokenContract: saying what does not hold.
     """
     owner = Owner(outcome)
     owner.check_options()
+    outcome.check(classes)
     declared, columns = outcome.declared, [field.name for field in outcome.columns]
     owner.must(bool(outcome.needs), "needs no column, so it cannot depend on the run")
     owner.must(bool(declared.failures), "declares no event that is a failure")
@@ -39,11 +41,11 @@ def check_outcome(outcome: Outcome) -> None:
         for name in (measure.column, measure.minus, measure.base):
             owner.must(name in held, f"measures {name}, which it neither makes nor needs")
     for population in outcome.populations:
-        _check_population(owner, outcome, population)
+        _check_population(owner, outcome, population, classes)
 
 
-def _check_population(owner: Owner, outcome: Outcome, population: str) -> None:
-    runs, context = _runs(outcome, population), Context(population, 0.5)
+def _check_population(owner: Owner, outcome: Outcome, population: str, classes: int) -> None:
+    runs, context = _runs(outcome, population, classes), Context(population, 0.5)
     before = {name: values.copy() for name, values in runs.items()}
     found = outcome.judge(runs, context)
     same = all(np.array_equal(before[n], v, equal_nan=v.dtype != bool) for n, v in runs.items())
@@ -72,18 +74,20 @@ def _check_population(owner: Owner, outcome: Outcome, population: str) -> None:
         owner.must(bool(np.all(several <= 1)), "sets two events that it declares disjoint")
 
 
-def _runs(outcome: Outcome, population: str) -> Runs:
+def _runs(outcome: Outcome, population: str, classes: int) -> Runs:
     """Plausible runs of a population; some without a class, some not finite."""
     draw = np.random.default_rng(3)
-    label = draw.integers(0, CLASSES, COUNT) if population == "id" else np.full(COUNT, -1)
+    label = draw.integers(0, classes, COUNT) if population == "id" else np.full(COUNT, -1)
     runs: dict[str, np.ndarray] = {"label": label.astype(np.int32)}
     for name in outcome.needs:
         for which in ("golden", "faulty"):
             values: np.ndarray
             if name == "class":
-                values = draw.integers(0, CLASSES, COUNT).astype(np.int32)
+                values = draw.integers(0, classes, COUNT).astype(np.int32)
                 if which == "faulty":
                     values[:5] = NO_CLASS
+            elif name == "top_five":
+                values = draw.integers(0, classes, (COUNT, 5)).astype(np.int32)
             elif name.startswith("nonfinite_"):
                 values = draw.random(COUNT) < 0.2
             else:

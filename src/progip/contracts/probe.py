@@ -1,13 +1,16 @@
 """The contract of a probe: columns of every execution, each row from its own image alone."""
 
 import numpy as np
+import pyarrow as pa
 import torch
+from torch import Tensor
 
 from progip.contracts.broken import BrokenContract
 from progip.ood_methods.base import Detection
 from progip.probes import BASE, Observation, Probe
 
-COUNT, CLASSES = 12, 4
+COUNT, CLASSES = 12, 8
+LABELS = torch.arange(COUNT) % CLASSES
 
 
 def check_probe(probe: Probe) -> None:
@@ -32,25 +35,32 @@ def check_probe(probe: Probe) -> None:
         must(column.name not in taken, f"produces {column.name}, which is there already")
         taken.add(column.name)
     detection = _detection()
+    probe.check(CLASSES)
     found = _observed(probe, detection, COUNT)
     must(
         list(found) == [column.name for column in probe.produces],
         f"must give {', '.join(c.name for c in probe.produces)}, gave {', '.join(found)}",
     )
     again, fewer = _observed(probe, detection, COUNT), _observed(probe, detection, COUNT - 3)
-    turned = _observed(probe, Detection(*(part.flip(0) for part in detection)), COUNT)
+    other = Detection(*(part.flip(0) for part in detection))
+    turned = _observed(probe, other, COUNT, LABELS.flip(0))
     for column in probe.produces:
         values = found[column.name]
-        wanted = np.dtype(column.type.to_pandas_dtype())
-        right = isinstance(values, np.ndarray) and values.shape == (COUNT,)
-        must(right and values.dtype == wanted, f"must give {column.name} (n,) {wanted}")
+        listed = pa.types.is_fixed_size_list(column.type)
+        kind = column.type.value_type if listed else column.type
+        wanted = np.dtype(kind.to_pandas_dtype())
+        shape = (COUNT, column.type.list_size) if listed else (COUNT,)
+        right = isinstance(values, np.ndarray) and values.shape == shape
+        must(right and values.dtype == wanted, f"must give {column.name} {shape} {wanted}")
         must(_same(again[column.name], values), f"gives another {column.name} a second time")
         must(_same(fewer[column.name], values[: COUNT - 3]), f"gives {column.name} of more rows")
         alone = _same(turned[column.name], values[::-1])
         must(alone, f"makes {column.name} of a row from the rows beside it, or from its place")
 
 
-def _observed(probe: Probe, detection: Detection, count: int) -> dict[str, np.ndarray]:
+def _observed(
+    probe: Probe, detection: Detection, count: int, labels: Tensor = LABELS
+) -> dict[str, np.ndarray]:
     measured = probe.measure(detection)
     nothing = torch.zeros(COUNT, 0)
     seen = Observation(
@@ -60,6 +70,7 @@ def _observed(probe: Probe, detection: Detection, count: int) -> dict[str, np.nd
         nothing,
         nothing,
         measured={} if measured is None else {probe.name: measured},
+        labels=labels,
     )
     return probe.columns(seen, count)
 

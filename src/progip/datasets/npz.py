@@ -3,9 +3,12 @@
 import zipfile
 import zlib
 from dataclasses import dataclass
+from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from progip.datasets.base import Dataset, Images
 from progip.errors import ProgipError
@@ -19,12 +22,15 @@ class Npz(Dataset):
     ``data``: uint8, shape (n, channels, height, width). ``labels``: integers, shape (n,), from 0 to
     ``classes`` - 1; may be missing in a set that serves as OOD set only. ``index``: integers, shape
     (n,), positions in the published set; where it is missing, images are numbered from 0. Other
-    keys are ignored.
+    keys are ignored. In place of ``data`` there may be JPEG images, one after the other: ``jpeg``,
+    their bytes (uint8), and ``offset``, where each begins and the last one ends (n + 1).
 
     Attributes:
         folder: where relative paths start; null: the working directory.
         train: the file of the training images; null: there are none.
         test: the file of the test images.
+        crop: cut JPEG images to this many pixels a side, around their middle; null: as they are,
+            which must be one size.
 
     Raises:
         ProgipError: on reading, naming the file and the key that is missing or wrong.
@@ -33,6 +39,7 @@ class Npz(Dataset):
     folder: str | None = None
     train: str | None = None
     test: str | None = None
+    crop: int | None = None
 
     def train_images(self) -> Images:
         """Arrays of ``train``. Raises ProgipError also where it has no labels."""
@@ -70,6 +77,8 @@ class Npz(Dataset):
 
     def _checked(self, path: Path, arrays: dict[str, np.ndarray]) -> Images:
         where = f"{path}:"
+        if "data" not in arrays and "jpeg" in arrays:
+            arrays = {**arrays, "data": self._decoded(path, arrays)}
         self.require(
             "data" in arrays, where, f"has no key 'data', only {', '.join(arrays) or 'none'}"
         )
@@ -97,6 +106,40 @@ class Npz(Dataset):
             )
         index = self._integers(path, arrays, "index", np.arange(len(data)), len(data))
         return Images(data, labels, index)
+
+    def _decoded(self, path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
+        """Packed JPEG images as ``data``."""
+        jpeg, ends = arrays["jpeg"], arrays.get("offset", np.zeros(0))
+        usable = ends.ndim == 1 and len(ends) > 1 and np.issubdtype(ends.dtype, np.integer)
+        self.require(
+            usable and ends[0] == 0 and ends[-1] == len(jpeg) and bool((np.diff(ends) > 0).all()),
+            f"{path}: 'offset'",
+            "does not say where the images in 'jpeg' begin and end; give n + 1 ascending integers",
+        )
+        images = []
+        for number, (start, end) in enumerate(pairwise(ends.tolist())):
+            try:
+                with Image.open(BytesIO(jpeg[start:end].tobytes())) as image:
+                    pixels = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+            except (OSError, SyntaxError) as error:
+                raise ProgipError(f"{path}: image {number} cannot be read ({error})") from error
+            images.append(pixels if self.crop is None else self._cut(path, number, pixels))
+        sizes = {image.shape for image in images}
+        self.require(
+            len(sizes) == 1, f"{path}:", f"has images of {len(sizes)} sizes; set crop to one of all"
+        )
+        return np.stack(images)
+
+    def _cut(self, path: Path, number: int, pixels: np.ndarray) -> np.ndarray:
+        side = self.crop or 0
+        height, width = pixels.shape[1:]
+        self.require(
+            0 < side <= min(height, width),
+            f"crop={self.crop}",
+            f"does not fit image {number} of {path}, {height} x {width}",
+        )
+        top, left = (height - side) // 2, (width - side) // 2
+        return pixels[:, top : top + side, left : left + side]
 
     def _integers(
         self, path: Path, arrays: dict[str, np.ndarray], key: str, default: np.ndarray, count: int

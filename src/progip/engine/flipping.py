@@ -22,12 +22,14 @@ class _Planned:
         rows: of the batch.
         neurons: flat positions in one row, channels first.
         masks: int32, the bits to flip.
+        clears: int32, the bits to clear before; None for none.
         places: where the values lie in memory, for the strides that the tensor had last.
     """
 
     rows: np.ndarray
     neurons: np.ndarray
     masks: Tensor
+    clears: Tensor | None
     places: Tensor
 
 
@@ -71,9 +73,16 @@ class BatchFaults:
         ]
         # to the device in one go
         memory = torch.from_numpy(np.concatenate([NONE, *places])).to(self._device)
-        masks = torch.from_numpy(hits.mask.view(np.int32)[order]).to(self._device)
+        masks = self._words(hits.mask, order)
+        clears = None if hits.clear is None else self._words(hits.clear, order)
         for key, part in zip(keys, parts, strict=True):
-            self._planned[key] = _Planned(rows[part], neurons[part], masks[part], memory[part])
+            cleared = None if clears is None else clears[part]
+            self._planned[key] = _Planned(
+                rows[part], neurons[part], masks[part], cleared, memory[part]
+            )
+
+    def _words(self, words: np.ndarray, order: np.ndarray) -> Tensor:
+        return torch.from_numpy(words.view(np.int32)[order]).to(self._device)
 
     def __contains__(self, key: Call) -> bool:
         return key in self._planned
@@ -93,7 +102,8 @@ class BatchFaults:
         span = 1 + sum((n - 1) * step for n, step in zip(values.shape, strides, strict=True))
         memory = values.as_strided((span,), (1,))
         before = self._format.encode(memory[places])
-        after = before ^ planned.masks
+        kept = before if planned.clears is None else before & ~planned.clears
+        after = kept ^ planned.masks
         memory[places] = self._format.decode(after)
         self._fired.append((planned.rows, before, after))
         return flipped

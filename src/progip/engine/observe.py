@@ -1,5 +1,7 @@
 """From tensors to table columns, the same for golden and faulty rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -11,9 +13,16 @@ from progip.probes import Observation
 
 
 def observed_columns(
-    pipeline: Pipeline, observation: Observation, count: int
+    pipeline: Pipeline, observation: Observation, count: int, labels: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """The first ``count`` rows of an observation: the columns of every probe of the pipeline."""
+    """The first ``count`` rows of an observation: the columns of every probe of the pipeline.
+
+    Args:
+        labels: (count,) of these rows, where they are known.
+    """
+    if labels is not None:
+        known = torch.from_numpy(labels.astype(np.int64)).to(observation.logits.device)
+        observation = replace(observation, labels=known)
     columns: dict[str, np.ndarray] = {}
     for probe in pipeline.probes:
         columns |= probe.columns(observation, count)
@@ -32,9 +41,10 @@ def golden_table(
     for start in range(0, len(images), batch_size):
         chosen = np.arange(start, min(start + batch_size, len(images)))
         padded = torch.from_numpy(np.resize(chosen, batch_size)).to(images.device)
-        parts.append(observed_columns(pipeline, pipeline(images[padded]), len(chosen)))
+        seen = pipeline(images[padded])
+        parts.append(observed_columns(pipeline, seen, len(chosen), labels[chosen]))
     columns = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
     columns["sample_index"] = np.arange(len(images), dtype=np.int32)
     columns["label"] = labels.astype(np.int32)
     schema = records.golden_schema(c for probe in pipeline.probes for c in probe.produces)
-    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+    return records.table(columns, schema)

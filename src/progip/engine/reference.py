@@ -33,6 +33,7 @@ class ReferenceExecutor:
             always use the same kernels.
         draw: gives the hits of planned runs where the plan does not name them, one per row; called
             for one batch at a time, so that many hits need little memory.
+        labels: (n,) of the images, for probes that look at them.
     """
 
     golden_seconds = 0.0  # it computes no golden values
@@ -45,6 +46,7 @@ class ReferenceExecutor:
         images: Tensor,
         batch_size: int,
         draw: Draw | None = None,
+        labels: np.ndarray | None = None,
     ) -> None:
         self.pipeline = pipeline
         if isinstance(pipeline, CorrectedPipeline):
@@ -55,6 +57,7 @@ class ReferenceExecutor:
         self.sites = sites
         self._target = target_of(fault_pass)
         self._draw = draw
+        self._labels = labels
         self._modules = {
             name: module
             for name, module in pipeline.network.named_modules()
@@ -111,6 +114,11 @@ class ReferenceExecutor:
         """What one batch of images, given by number, shows without faults."""
         return self.pipeline(self._padded(samples))
 
+    def observed(self, observation: Observation, samples: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns of what images, given by number, showed."""
+        labels = None if self._labels is None else self._labels[samples]
+        return observed_columns(self.pipeline, observation, len(samples), labels)
+
     def _padded(self, samples: np.ndarray) -> Tensor:
         """A batch of images, given by number; repeated where there are too few."""
         padded = np.resize(samples, self.batch_size)
@@ -131,7 +139,7 @@ class ReferenceExecutor:
                 f"layer '{first.layer}' call {first.call} of the {self.fault_pass} pass and "
                 f"{planned[row] - 1} other places, fired {fired[row]} times"
             )
-        result = observed_columns(self.pipeline, observation, len(samples))
+        result = self.observed(observation, samples)
         if isinstance(self.pipeline, CorrectedPipeline):
             result |= self.pipeline.scores(self.sites, hits, images)._asdict()
             result = {name: values[: len(samples)] for name, values in result.items()}

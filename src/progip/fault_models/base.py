@@ -78,12 +78,15 @@ class Hits(NamedTuple):
         site: int64; position in the sites that ``FaultModel.select`` returned.
         neuron: int64; flat index into one sample's tensor, channels first.
         mask: uint32; the bits to flip, 0 for a fault that flips nothing.
+        clear: uint32; the bits to clear before that: all of them for a value that is replaced by
+            the one whose code is ``mask``. None: no bit of any.
     """
 
     row: np.ndarray
     site: np.ndarray
     neuron: np.ndarray
     mask: np.ndarray
+    clear: np.ndarray | None = None
 
 
 #: of a run whose faults hit any number of neurons; ``layer`` is "", ``neuron`` and ``bit`` are -1
@@ -92,6 +95,9 @@ MANY = (
     pa.field("hits", pa.int32()),
     pa.field("fault_digest", pa.int64()),  # hash of sites, neurons and bits; 0 without a hit
 )
+
+#: whether every path through the network goes through the layer that is hit
+SUPER = (pa.field("super_layer", pa.bool_()),)
 
 BITS = 32  # of the longest code
 NO_BIT = -1
@@ -179,7 +185,10 @@ def digests(hits: Hits, rows: int) -> np.ndarray:
 
     What a row keeps of its hits where it cannot name them all: a replay must draw the same.
     """
-    content = np.stack([hits.site, hits.neuron, hits.mask.astype(np.int64)], 1)
+    parts = [hits.site, hits.neuron, hits.mask.astype(np.int64)]
+    if hits.clear is not None:
+        parts.append(hits.clear.astype(np.int64))
+    content = np.stack(parts, 1)
     ends = np.searchsorted(hits.row, np.arange(rows + 1))
     result = np.zeros(rows, dtype=np.int64)
     for row in np.flatnonzero(np.diff(ends)):

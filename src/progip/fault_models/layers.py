@@ -13,15 +13,19 @@ class InLayers(FaultModel):
 
     Attributes:
         layer_types: classes of the modules that can be hit, by name; a class derived from one of
-            them counts, too.
+            them counts, too. null: every module that makes a tensor.
         layers: regular expression a layer's full name must match; null for all.
+        skip_first, skip_last: leave the first or the last of these layers out, in the order of
+            execution: TensorFI+ hits neither.
     """
 
-    layer_types: list[str] = field(default_factory=lambda: ["Conv2d", "Linear"])
+    layer_types: list[str] | None = field(default_factory=lambda: ["Conv2d", "Linear"])
     layers: str | None = None
+    skip_first: bool = False
+    skip_last: bool = False
 
     def __post_init__(self) -> None:
-        if not self.layer_types:
+        if self.layer_types is not None and not self.layer_types:
             raise ProgipError(
                 f"fault_model '{self.name}': layer_types is empty, so nothing can be hit; name "
                 "classes of modules"
@@ -35,6 +39,26 @@ class InLayers(FaultModel):
             ) from error
 
     def select(self, sites: list[Site]) -> list[Site]:
+        chosen = self._typed(sites)
+        if self.layers is not None:
+            names = ", ".join(dict.fromkeys(s.layer for s in chosen))
+            chosen = [s for s in chosen if re.fullmatch(self.layers, s.layer)]
+            if not chosen:
+                raise ProgipError(
+                    f"fault_model '{self.name}': layers={self.layers!r} matches no layer; there "
+                    f"are {names}"
+                )
+        left = chosen[self.skip_first : len(chosen) - self.skip_last]
+        if not left:
+            raise ProgipError(
+                f"fault_model '{self.name}': nothing is left of the {len(chosen)} chosen layers "
+                "without the first and the last; leave skip_first and skip_last false"
+            )
+        return left
+
+    def _typed(self, sites: list[Site]) -> list[Site]:
+        if self.layer_types is None:
+            return sites
         typed = [s for s in sites if not {s.kind, *s.kinds}.isdisjoint(self.layer_types)]
         if not typed:
             kinds = ", ".join(sorted({s.kind for s in sites}))
@@ -42,13 +66,4 @@ class InLayers(FaultModel):
                 f"fault_model '{self.name}': no layer of type {', '.join(self.layer_types)} in "
                 f"this pass; its layer types are {kinds}"
             )
-        if self.layers is None:
-            return typed
-        chosen = [s for s in typed if re.fullmatch(self.layers, s.layer)]
-        if not chosen:
-            names = ", ".join(dict.fromkeys(s.layer for s in typed))
-            raise ProgipError(
-                f"fault_model '{self.name}': layers={self.layers!r} matches no layer; there are "
-                f"{names}"
-            )
-        return chosen
+        return typed

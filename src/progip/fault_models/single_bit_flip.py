@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from progip import records
 from progip.errors import ProgipError
-from progip.fault_models.base import NO_BIT, Atoms, Site, check_bits
+from progip.fault_models.base import NO_BIT, SUPER, Atoms, Site, check_bits
 from progip.fault_models.layers import InLayers
 from progip.fault_models.random import integers, uniforms
 from progip.number_formats.base import NumberFormat
@@ -22,9 +22,12 @@ class SingleNeuron(InLayers):
     Attributes:
         weighting: ``layer`` (every layer equally likely, as in the ProGIP source) or ``neuron``
             (every neuron equally likely, so that large layers are hit more often).
+        mark_super_layers: add the column ``super_layer``: whether every path from the input to the
+            output of the network goes through the layer (TensorFI+).
     """
 
     weighting: str = "layer"
+    mark_super_layers: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -33,6 +36,11 @@ class SingleNeuron(InLayers):
                 f"fault_model '{self.name}': weighting={self.weighting!r} is not one of "
                 "layer, neuron"
             )
+
+    @property
+    def columns(self) -> tuple[pa.Field, ...]:
+        """``super_layer`` where it is asked for."""
+        return SUPER if self.mark_super_layers else ()
 
     def plan(
         self, sites: list[Site], images: int, seed: int, key: str, start: int, stop: int

@@ -10,6 +10,7 @@ from torch import nn
 
 from progip.errors import ProgipError
 from progip.models.recipe import Recipe
+from progip.models.rewrite import with_own_modules
 
 
 @dataclass(kw_only=True)
@@ -24,6 +25,9 @@ class Model(ABC):
             seeded initial weights (tests and benchmarks only).
         sha256: of the weight file; required for an http(s) URL, checked wherever it is given.
         feature_layer: the module whose input is the penultimate feature; default the last Linear.
+        operations: give sums, concatenations and other operations of several tensors modules of
+            their own, so that faults can hit their results, too; the network must be one that
+            ``torch.fx`` can trace.
         recipe: how ``python -m progip train`` trains it.
     """
 
@@ -36,6 +40,7 @@ class Model(ABC):
     weights: str | None = None
     sha256: str | None = None
     feature_layer: str | None = None
+    operations: bool = False
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
@@ -56,9 +61,9 @@ class Model(ABC):
         """The network as campaigns use it: every activation, pool and reshape a module of its own.
 
         Called once, after the weights are in and the network is in evaluation mode. Architectures
-        that are written that way, all of this package, need nothing.
+        that are written that way, all of this package, need nothing but for ``operations``.
         """
-        return network
+        return with_own_modules(network, operations=True) if self.operations else network
 
     def published_weights(self) -> dict[str, torch.Tensor]:
         """The state dict that ``weights: published`` stands for.

@@ -154,11 +154,12 @@ def _prepared(
 ) -> nn.Module:
     """``spec.prepared``, held against the network itself on two images of noise."""
     place = next((p.device for p in network.parameters()), torch.device("cpu"))
-    if image_shape is None or type(spec).prepared is Model.prepared:  # which changes nothing
-        return spec.prepared(network).to(place)
+    changes = spec.operations or type(spec).prepared is not Model.prepared
+    if image_shape is None or not changes:
+        return _rewritten(network, spec).to(place)
     images = torch.randn(2, *image_shape, generator=torch.Generator().manual_seed(0)).to(place)
     expected, found = _answer(network, images), None
-    result = spec.prepared(network).to(place)
+    result = _rewritten(network, spec).to(place)
     if result is not network and expected is not None:
         found = _answer(result, images)
     if expected is not None and found is not None:
@@ -171,6 +172,21 @@ def _prepared(
                 "with_own_modules cannot follow tensors that are changed in place under two names"
             )
     return result
+
+
+def _rewritten(network: nn.Module, spec: Model) -> nn.Module:
+    if not spec.operations:
+        return spec.prepared(network)
+    try:
+        return spec.prepared(network)
+    except ProgipError:
+        raise
+    except Exception as error:  # a user's own code may do anything that tracing cannot follow
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ProgipError(
+            f"model '{spec.name}': operations=true needs a network that torch.fx can trace, and "
+            f"this one cannot be ({reason}); leave operations=false"
+        ) from error
 
 
 def _answer(network: nn.Module, images: torch.Tensor) -> torch.Tensor | None:

@@ -61,7 +61,7 @@ class NamedArchitecture(Model):
     def prepared(self, network: nn.Module) -> nn.Module:
         # Tracing does not see the hook that network() resizes with; here it becomes a module.
         first = {} if self.input_size is None else {"input_resize": _resize(self.input_size)}
-        return with_own_modules(network, first)
+        return with_own_modules(network, first, self.operations)
 
 
 def _resize(size: int) -> nn.Module:

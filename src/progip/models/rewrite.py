@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from progip.models.operations import operation_of
+
 
 class Reshape(nn.Module):
     """``x.reshape(sizes)``; the sizes may depend on the input, so they come with each call."""
@@ -98,7 +100,9 @@ class _Tracer(fx.Tracer):
         return layer or super().is_leaf_module(m, module_qualified_name)
 
 
-def with_own_modules(network: nn.Module, first: dict[str, nn.Module] | None = None) -> nn.Module:
+def with_own_modules(
+    network: nn.Module, first: dict[str, nn.Module] | None = None, operations: bool = False
+) -> nn.Module:
     """The same network as a ``torch.fx.GraphModule`` in which hooks see everything.
 
     Functions (``F.relu``, ``torch.flatten``, ``x.mean([2, 3])``, ``x.view(...)``, ...) become
@@ -112,6 +116,8 @@ def with_own_modules(network: nn.Module, first: dict[str, nn.Module] | None = No
     Args:
         network: in evaluation mode, which is traced; without control flow that depends on values.
         first: modules, by name, that the input passes through before the network.
+        operations: sums, concatenations and other operations of several tensors become modules,
+            too: ``a + b`` in block ``layer1.0`` is ``layer1.0.add``, of class ``Add``.
 
     Raises:
         torch.fx.proxy.TraceError: where the control flow depends on values.
@@ -120,6 +126,7 @@ def with_own_modules(network: nn.Module, first: dict[str, nn.Module] | None = No
     graph = tracer.trace(network)
     result = fx.GraphModule(network, graph)
     calls: Counter[str] = Counter()
+    numbers: set[fx.Node] = set()
     for node in list(graph.nodes):
         if node.op == "call_module":
             calls[node.target] += 1
@@ -131,7 +138,10 @@ def with_own_modules(network: nn.Module, first: dict[str, nn.Module] | None = No
                 _use_result(graph, node)
             if node.target in _IN_PLACE:
                 node.target = _IN_PLACE[node.target]
-            _replace(result, graph, node)
+            if not _replace(result, graph, node) and operations:
+                operation = operation_of(node, numbers)
+                if operation is not None:
+                    _put(result, graph, node, operation, node.args, node.kwargs)
     _prepend(result, graph, first or {})
     graph.eliminate_dead_code(_does_something)
     graph.lint()
@@ -166,24 +176,35 @@ def _use_result(graph: fx.Graph, node: fx.Node) -> None:
             user.replace_input_with(argument, node)
 
 
-def _replace(result: fx.GraphModule, graph: fx.Graph, node: fx.Node) -> None:
-    """Put a module in the place of a function node, where there is one for it."""
+def _replace(result: fx.GraphModule, graph: fx.Graph, node: fx.Node) -> bool:
+    """Put a module in the place of a function node; whether there is one for it."""
     if node.op == "call_method" and node.target in ("view", "reshape"):
-        module: nn.Module = Reshape()
-        arguments = node.args
-    elif node.target in _MODULES and node.all_input_nodes == [*node.args[:1]]:
+        _put(result, graph, node, Reshape(), node.args)
+        return True
+    if node.target in _MODULES and node.all_input_nodes == [*node.args[:1]]:
         try:
             module = _MODULES[node.target](*node.args[1:], **node.kwargs)
         except TypeError:  # x.mean() over everything, a dtype: the function stays
-            return
-        arguments = node.args[:1]
-    else:
-        return
+            return False
+        _put(result, graph, node, module, node.args[:1])
+        return True
+    return False
+
+
+def _put(
+    result: fx.GraphModule,
+    graph: fx.Graph,
+    node: fx.Node,
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+) -> None:
+    """Call a module, named after function and block, where a function was called."""
     scope = [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
     function = node.target if isinstance(node.target, str) else node.target.__name__
     name = _add(result, ".".join([*scope[-1:], function]), module)
     with graph.inserting_before(node):
-        node.replace_all_uses_with(graph.call_module(name, arguments))
+        node.replace_all_uses_with(graph.call_module(name, args, kwargs))
     graph.erase_node(node)
 
 

@@ -39,14 +39,17 @@ class Outcome(Described, ABC):
         name: what result rows call it; the name of its YAML file.
 
     Class attributes:
-        columns: what it adds to result rows.
         populations: those it can be asked about.
     """
 
     name: str
 
-    columns: ClassVar[tuple[pa.Field, ...]]
     populations: ClassVar[tuple[str, ...]] = POPULATIONS
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[pa.Field, ...]:
+        """What it adds to result rows."""
 
     @property
     @abstractmethod
@@ -54,8 +57,8 @@ class Outcome(Described, ABC):
         """The columns it looks at, named as in golden rows; something must produce them.
 
         It sees the values of the run, and where there are two (``Column.paired``) those of the
-        fault-free execution, too: ``golden_NAME`` and ``faulty_NAME``, else ``NAME``. ``label`` is
-        always there.
+        fault-free execution, too: ``golden_NAME`` and ``faulty_NAME``, else ``NAME``. A column of
+        lists is an array (n, k). ``label`` is always there.
         """
 
     @property
@@ -63,6 +66,22 @@ class Outcome(Described, ABC):
     def declared(self) -> Declared:
         """The events and measures that are reported."""
 
+    def check(self, classes: int) -> None:
+        """Refuse options that do not fit so many classes. Raises ProgipError."""
+
+    def clean(self, golden: Runs) -> dict[str, int]:
+        """For the manifest: counts of what the fault-free network does with the evaluation images.
+
+        Args:
+            golden: golden rows, columns named as there.
+        """
+        return {}
+
     @abstractmethod
     def judge(self, runs: Runs, context: Context) -> dict[str, np.ndarray]:
         """One array (n,) a column of ``columns``; each row depends on that run alone."""
+
+
+def flags(*names: str) -> tuple[pa.Field, ...]:
+    """Columns of booleans."""
+    return tuple(pa.field(name, pa.bool_()) for name in names)

@@ -41,6 +41,7 @@ class Measure:
         minus: column that is subtracted; "" for none.
         base: column of the runs among which the mean is taken; "" for all runs.
         title: for tables.
+        by_layer: whether the printed table of layers shows it.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Measure:
     minus: str
     base: str
     title: str
+    by_layer: bool = False
 
 
 @dataclass(frozen=True)

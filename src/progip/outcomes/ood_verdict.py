@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from progip.described import WORKS
-from progip.outcomes.base import Context, Outcome, Runs
+from progip.outcomes.base import Context, Outcome, Runs, flags
 from progip.outcomes.declared import Declared, Event
 
 #: what manifests declare; those written before there were outcomes are of this one
@@ -60,16 +60,16 @@ class OODVerdict(Outcome):
     )
     references: ClassVar[Mapping[str, str]] = {"ProGIP": WORKS["ProGIP"]}
 
-    columns: ClassVar[tuple[pa.Field, ...]] = tuple(
-        pa.field(name, pa.bool_())
-        for name in (
+    @property
+    def columns(self) -> tuple[pa.Field, ...]:
+        """The flags of both failures, and what they are made of."""
+        return flags(
             "originally_correct",
             "class_changed",
             "verdict_changed",
             "classification_failure",
             "detection_failure",
         )
-    )
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -26,6 +26,8 @@ class Observation:
         flagged, corrected: (B,) bool and int64, of a network with a correcting protection: whether
             it found an error, how many values it corrected, in all forward passes together.
         measured: what probes measured, by the name of the probe.
+        labels: (B,) int64, the true classes, ``records.OOD_LABEL`` where there is none; None where
+            they are not known, as in a deployed detector.
     """
 
     logits: Tensor
@@ -36,6 +38,7 @@ class Observation:
     flagged: Tensor | None = None
     corrected: Tensor | None = None
     measured: Mapping[str, Tensor] = field(default_factory=dict)
+    labels: Tensor | None = None
 
 
 class Probe(ABC):
@@ -49,6 +52,9 @@ class Probe(ABC):
     name: ClassVar[str]
     produces: ClassVar[tuple[Column, ...]]
 
+    def check(self, classes: int) -> None:  # noqa: B027 - most fit any number
+        """Refuse a network with so many classes. Raises ProgipError."""
+
     def measure(self, detection: Detection) -> Tensor | None:
         """What to keep of an execution, (B, ...); every row must depend on its own image alone.
 
@@ -59,4 +65,7 @@ class Probe(ABC):
 
     @abstractmethod
     def columns(self, seen: Observation, count: int) -> dict[str, np.ndarray]:
-        """The first ``count`` rows: one array (count,) a column of ``produces``."""
+        """The first ``count`` rows: one array (count,) a column of ``produces``.
+
+        A column of lists of k values is an array (count, k).
+        """

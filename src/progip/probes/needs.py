@@ -24,6 +24,7 @@ def check_needs(
     method: str,
     computes: Collection[str],
     probes: Sequence[Probe] = (),
+    truth: bool = False,
 ) -> None:
     """Refuse a component that looks at what nothing produces.
 
@@ -36,21 +37,34 @@ def check_needs(
         method: name of the OOD method.
         computes: ``OODMethod.evidence``.
         probes: those switched on.
+        truth: whether it may look at columns that are made with the label.
 
     Raises:
         ProgipError: naming the columns, and the probe that would produce them.
     """
-    produced = [*computes, *(c.name for probe in probes for c in probe.produces)]
+    columns = [c for probe in probes for c in probe.produces if truth or not c.truth]
+    produced = [*computes, *(c.name for c in columns)]
     missing = [name for name in needs if name not in produced]
     if not missing or (missing == ["range_excess_second"] and len(needs) > 1):
         return
-    for name, probe in optional_probes().items():
-        if set(missing) <= {column.name for column in probe.produces}:
-            on = [*(probe.name for probe in probes), name]
-            raise ProgipError(
-                f"{owner} needs {', '.join(missing)}, which the probe '{name}' produces; switch "
-                f"it on with probes=[{','.join(on)}]"
-            )
+    found = {
+        column.name: name
+        for name, probe in optional_probes().items()
+        for column in probe.produces
+        if truth or not column.truth
+    }
+    if set(missing) <= set(found):
+        more = list(dict.fromkeys(found[name] for name in missing))
+        on = ",".join([*(probe.name for probe in probes), *more])
+        which = (
+            f"the probe '{more[0]}' produces"
+            if len(more) == 1
+            else (f"the probes {', '.join(more)} produce")
+        )
+        raise ProgipError(
+            f"{owner} needs {', '.join(missing)}, which {which}; switch "
+            f"{'it' if len(more) == 1 else 'them'} on with probes=[{on}]"
+        )
     raise ProgipError(
         f"{owner} looks at {', '.join(missing)}, which ood_method '{method}' does not "
         f"compute (it computes {', '.join(computes)}) and no probe produces; choose "

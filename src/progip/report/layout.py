@@ -74,10 +74,13 @@ def plain(note: Note) -> str:
 
 
 def setting_title(setting: tuple[str, ...]) -> str:
-    """Dataset, OOD dataset, fault model and an unusual number format in one line."""
-    dataset, ood, fault, number_format = setting
+    """Dataset, OOD dataset, fault model, unusual number format and condition in one line."""
+    dataset, ood, fault, number_format, condition = setting
     unusual = "" if number_format == USUAL["number_format"] else f", numbers {number_format}"
-    return f"{dataset} against {ood}, faults {fault}{unusual}"
+    if condition != USUAL["condition"]:
+        unusual += f", images {condition}"
+    against = "" if ood == "none" else f" against {ood}"
+    return f"{dataset}{against}, faults {fault}{unusual}"
 
 
 def amount(row: pd.Series, name: str) -> str:

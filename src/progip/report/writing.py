@@ -15,8 +15,10 @@ from progip.report.rendering.page import to_html
 from progip.report.rendering.text import to_markdown, to_text
 from progip.report.sections.breakdown import base_section, pass_section
 from progip.report.sections.error_rates import rates_section
+from progip.report.sections.layers import layers_section
 from progip.report.sections.measures import measures_section
 from progip.report.sections.methods import methods_section
+from progip.report.sections.misclassification import scm_section, sdc_section
 from progip.report.sections.provenance import provenance_section
 from progip.report.sections.published_comparison import beside_section
 from progip.report.sections.runtime import runtime_sections
@@ -117,6 +119,12 @@ def build_sections(campaign: Campaign, measured: Sequence[Section] = ()) -> list
         for builder in SECTIONS
         if len(single.cells) or builder not in OF_SINGLE
     ]
-    means = measures_section(campaign)
+    optional = (
+        sdc_section(campaign),
+        scm_section(campaign),
+        layers_section(campaign),
+        measures_section(campaign),
+        rates,
+    )
     last = [builder(campaign) for builder in LAST_SECTIONS]
-    return [*first, *(part for part in (means, rates) if part is not None), *measured, *last]
+    return [*first, *(part for part in optional if part is not None), *measured, *last]

@@ -88,6 +88,10 @@ class SamplingPlan(Described, ABC):
         """Runs that must be executed before the plan of later ones is known; 0 for none."""
         return 0
 
+    def size(self, space: FaultSpace) -> int | None:
+        """Runs of a cell where the plan says how many; None: the cell's own number."""
+        return None
+
     @abstractmethod
     def plan(
         self,

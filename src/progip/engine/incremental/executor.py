@@ -33,6 +33,7 @@ class IncrementalExecutor:
         fault_pass: ``first_forward``, ``backward`` or ``second_forward``.
         images: (n, channels, height, width) evaluation images, on the device to run on.
         memory: bytes for golden values and for rows under way.
+        labels: (n,) of the images, for probes that look at them.
 
     Attributes:
         golden_seconds: spent on golden values in the last call of ``run``.
@@ -50,8 +51,10 @@ class IncrementalExecutor:
         fault_pass: str,
         images: Tensor,
         memory: int = DEFAULT_MEMORY,
+        labels: np.ndarray | None = None,
     ) -> None:
         self.traced, self.images, self.fault_pass = traced, images, fault_pass
+        self._labels = labels
         self._format = sites[0].format if sites else FP32
         self._shapes = {site.key: site.shape for site in sites}
         self._nodes: dict[tuple[str, int], int] = {}
@@ -134,7 +137,10 @@ class IncrementalExecutor:
             _columns(outputs[second:], outputs[0]),
             measured=dict(zip(names, outputs[3:first], strict=True)),
         )
-        result = observed_columns(pipeline, observation, len(members))
+        labels = self._labels
+        if labels is not None:
+            labels = labels[part["sample_index"].to_numpy()]
+        result = observed_columns(pipeline, observation, len(members), labels)
         for name, codes in (
             ("value_before", propagation.before),
             ("value_after", propagation.after),

@@ -144,7 +144,7 @@ def _trace(pipeline: Pipeline, images: Tensor) -> tuple[fx.Graph, list[SiteKey]]
     try:
         with markers.on(pipeline.network):
             module = make_fx(function, tracing_mode="real", _allow_non_fake_inputs=True)(images)
-        if any(_mutates(node) for node in module.graph.nodes):
+        if any(mutates(node) for node in module.graph.nodes):
             module = make_fx(
                 torch.func.functionalize(module, remove="mutations"), tracing_mode="real"
             )(images)
@@ -155,7 +155,8 @@ def _trace(pipeline: Pipeline, images: Tensor) -> tuple[fx.Graph, list[SiteKey]]
     return module.graph, markers.keys
 
 
-def _mutates(node: fx.Node) -> bool:
+def mutates(node: fx.Node) -> bool:
+    """Whether an operation writes into one of its arguments."""
     return (
         node.op == "call_function"
         and getattr(node.target, "_schema", None) is not None

@@ -8,7 +8,9 @@ from progip.report.figures.bits import bits
 from progip.report.figures.error_rates import rates
 from progip.report.figures.passes import passes
 from progip.report.figures.precision import precision
+from progip.report.figures.scm import scm
 from progip.report.figures.scores import scores
+from progip.report.figures.sweep import sweep
 from progip.report.figures.tradeoff import tradeoff
 from progip.report.figures.vulnerability import vulnerability
 
@@ -20,7 +22,7 @@ BUILDERS: tuple[Builder, ...] = (passes, vulnerability, bits, tradeoff, scores, 
 def build_figures(campaign: Campaign) -> list[Figure | Absent]:
     """Every figure of a campaign: faults at a rate, then those of single neurons by setting."""
     settings = [setting for setting, _ in by_group(campaign.single.cells, SETTING)]
-    found: list[Figure | Absent] = [*rates(campaign)]
+    found: list[Figure | Absent] = [*rates(campaign), *scm(campaign), *sweep(campaign)]
     for number, setting in enumerate(settings, 1):
         for builder in BUILDERS:
             for figure in builder(campaign, setting):
@@ -38,7 +40,9 @@ __all__ = [
     "passes",
     "precision",
     "rates",
+    "scm",
     "scores",
+    "sweep",
     "tradeoff",
     "vulnerability",
 ]

@@ -8,7 +8,7 @@ from progip.analysis.campaign import Campaign
 from progip.analysis.estimates import in_order
 from progip.report.figures import style
 from progip.report.figures.base import Absent, Figure, called, in_words, readable
-from progip.report.figures.vulnerability import executions_of, fields_in_words, site_rates
+from progip.report.figures.vulnerability import NOTHING, executions_of, fields_in_words, site_rates
 from progip.report.formats import inside
 
 TITLE = "Failures by flipped bit"
@@ -21,7 +21,7 @@ CAPTION = (
 def bits(campaign: Campaign, setting: tuple[str, ...]) -> list[Figure | Absent]:
     """Failure rates before protection by OOD method, pass and bit."""
     if not any(len(e.sites) for e in executions_of(campaign, setting)):
-        return [Absent("bits", TITLE, "no run is done yet")]
+        return [Absent("bits", TITLE, NOTHING)]
     data = site_rates(campaign, setting, ["ood_method", "fault_pass", "bit"])
     data = data.sort_values(["ood_method", "fault_pass", "bit"], ignore_index=True)
     caption = CAPTION.format(

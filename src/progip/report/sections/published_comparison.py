@@ -36,8 +36,8 @@ def agreement(low: float, high: float, other_low: float, other_high: float) -> s
 
 def shown(campaign: Campaign, setting: tuple[str, ...]) -> bool:
     """Whether published figures accompany a setting: it is theirs, or it was asked for."""
-    dataset, ood, faults, number_format = setting
-    if campaign.declared.name != published.OUTCOME or number_format != published.SETTING[3]:
+    dataset, ood, faults, *usual = setting
+    if campaign.declared.name != published.OUTCOME or tuple(usual) != published.SETTING[3:]:
         return False
     if campaign.beside:
         return faults.startswith("single_bit")

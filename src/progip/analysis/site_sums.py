@@ -1,0 +1,115 @@
+"""Sums of rows by the layer and the bit that were hit, for maps and for tables of layers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from progip.analysis.kinds import Kinds
+from progip.outcomes.declared import Measure
+
+PLACES = 65  # of bits: none, and 0 to 63
+#: thresholds of the sweep over Top2Diff, in points
+TOP2DIFF = np.arange(0, 41)
+Rows = Mapping[str, NDArray]
+
+
+def site_sums(rows: Rows, kinds: Kinds) -> pd.DataFrame:
+    """Sums by layer and bit; runs with many hits name no layer and are left out."""
+    rows = {name: values[rows["layer"] != ""] for name, values in rows.items()}
+    codes, layers = pd.factorize(rows["layer"])
+    place = codes * PLACES + rows["bit"] + 1  # bit -1: a fault that flips nothing
+    base, failed = kinds.declared.base, kinds.failed(rows)
+    correct = rows[base] if base else np.ones(len(codes), dtype=bool)
+    w = rows["weight"]
+    sums = {
+        "rows": None,
+        "correct": correct,
+        **{event.name: rows[event.flag] for event in kinds.declared.events},
+        "failures": failed,
+        "weight": correct * w,
+        "squares": correct * w * w,
+        "failure_weight": failed * w,
+        "failure_squares": failed * w * w,
+    }
+    size = PLACES * len(layers)
+    frame = pd.DataFrame({n: np.bincount(place, v, minlength=size) for n, v in sums.items()})
+    frame.insert(0, "layer", np.repeat(np.asarray(layers, dtype=object), PLACES))
+    frame.insert(1, "bit", np.tile(np.arange(PLACES) - 1, len(layers)))
+    return frame[frame["rows"] > 0]
+
+
+def measure_sums(rows: Rows, measures: Sequence[Measure]) -> pd.DataFrame:
+    """Sums by layer of each measure over rows of its base that are finite.
+
+    Columns ``NAME:n`` (rows), ``:odd`` (not finite), and of weights w and values x ``:w``, ``:wx``,
+    ``:ww``, ``:wwx``, ``:wwxx``.
+    """
+    codes, layers = pd.factorize(rows["layer"])
+    frame = pd.DataFrame({"layer": np.asarray(layers, dtype=object)})
+    for measure in measures:
+        x = rows[measure.column].astype(np.float64)
+        if measure.minus:
+            with np.errstate(invalid="ignore"):
+                x = x - rows[measure.minus]
+        base = rows[measure.base] if measure.base else np.ones(len(x), dtype=bool)
+        finite = np.isfinite(x)
+        w = rows["weight"] * (base & finite)
+        x = np.where(finite, x, 0.0)
+        sums = {
+            "n": base & finite,
+            "odd": base & ~finite,
+            "w": w,
+            "wx": w * x,
+            "ww": w * w,
+            "wwx": w * w * x,
+            "wwxx": w * w * x * x,
+        }
+        for name, values in sums.items():
+            frame[f"{measure.name}:{name}"] = np.bincount(codes, values, minlength=len(layers))
+    return frame
+
+
+def measured(row: Mapping[str, float], name: str) -> dict[str, float]:
+    """Mean, interval (Student's, 95 %), n and rows that are not finite, from ``measure_sums``."""
+    n, w = row[f"{name}:n"], row[f"{name}:w"]
+    found = {"n": n, "nonfinite": row[f"{name}:odd"]}
+    if n < 1:
+        return {name: math.nan, f"{name}_low": math.nan, f"{name}_high": math.nan} | {
+            f"{name}_{key}": value for key, value in found.items()
+        }
+    mean = row[f"{name}:wx"] / w
+    spread = row[f"{name}:wwxx"] - 2 * mean * row[f"{name}:wwx"] + mean**2 * row[f"{name}:ww"]
+    half = math.nan
+    if n > 1:
+        variance = max(spread, 0.0) / w**2 * n / (n - 1)
+        half = float(stats.t.ppf(0.975, n - 1)) * math.sqrt(variance)
+    ends = {f"{name}_low": mean - half, f"{name}_high": mean + half}
+    return {name: mean, **ends, **{f"{name}_{key}": value for key, value in found.items()}}
+
+
+def swept_rows(rows: Rows) -> NDArray[np.int64]:
+    """(TOP2DIFF + 2,) runs whose faulty class is right with a Top2Diff of at least each threshold.
+
+    Then the runs of which the class is right, and all runs. A Top2Diff that is NaN reaches none.
+    """
+    right = rows["faulty_class"] == rows["label"]
+    lead = rows["faulty_top2diff"]
+    reached = (right[:, None] & (lead[:, None] >= TOP2DIFF)).sum(0)
+    return np.concatenate([reached, [right.sum(), len(right)]]).astype(np.int64)
+
+
+def about_layers(manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """One row per layer of a manifest, calls added up: type, neurons, macs, super_layer."""
+    frame = pd.DataFrame(manifest.get("layers") or [], columns=[*_ABOUT, "super_layer"])
+    sums = frame.groupby("layer", sort=False).agg(
+        {"type": "first", "neurons": "sum", "macs": "sum", "super_layer": "min"}
+    )
+    return sums.reset_index()
+
+
+_ABOUT = ["layer", "type", "neurons", "macs"]

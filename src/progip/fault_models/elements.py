@@ -1,0 +1,230 @@
+"""Many elements of one or several layers at once: the other fault types of TensorFI+."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from progip import records
+from progip.described import WORKS
+from progip.errors import ProgipError
+from progip.fault_models.base import NO_BIT, Hits, Site, check_bits
+from progip.fault_models.layers import InLayers
+from progip.fault_models.random import RunStreams, integers, run_streams, uniforms
+from progip.number_formats.base import NumberFormat
+
+LAYERS, NEURONS, VALUES = 1, 2, 3  # streams of a run
+NOTHING, NO_NUMBERS = np.zeros(0, dtype=np.int64), np.zeros(0)
+ALL_BITS = np.uint32(0xFFFFFFFF)
+
+
+@dataclass(kw_only=True)
+class Elements(InLayers):
+    """Distinct elements of distinct layers are hit in every run; how is up to the subclass.
+
+    Attributes:
+        at_once: number of layers that a run hits, all choices of them equally likely; null: all.
+    """
+
+    at_once: int | None = 1
+
+    many: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.at_once is not None and self.at_once < 1:
+            raise ProgipError(
+                f"fault_model '{self.name}': at_once={self.at_once}: give 1 layer or more, or null "
+                "for all"
+            )
+
+    def select(self, sites: list[Site]) -> list[Site]:
+        """As in the base class; refuses more layers at once than there are."""
+        chosen = super().select(sites)
+        if self.at_once is not None and self.at_once > len(chosen):
+            raise ProgipError(
+                f"fault_model '{self.name}': at_once={self.at_once} of {len(chosen)} layers; give "
+                "fewer, or null for all"
+            )
+        return chosen
+
+    def plan(
+        self, sites: list[Site], images: int, seed: int, key: str, start: int, stop: int
+    ) -> pa.Table:
+        """As in the base class; ``hits`` says which layers and elements each run hits."""
+        runs = np.arange(start, stop, dtype=np.int64)
+        same = np.zeros(len(runs), dtype=np.int64)
+        return pa.table(
+            {
+                "run_id": runs,
+                "sample_index": integers(uniforms(seed, key, start, stop)[:, 0], images).astype(
+                    np.int32
+                ),
+                "layer": np.full(len(runs), "", dtype=object),
+                "call": same.astype(np.int16),
+                "neuron": same - 1,
+                "bit": (same + NO_BIT).astype(np.int8),
+                "weight": np.ones(len(runs)),
+                "stratum": same.astype(np.int32),
+            },
+            schema=records.PLAN,
+        )
+
+    def hits(self, sites: list[Site], plan: pa.Table, seed: int, key: str) -> Hits:
+        """The hits of each planned run, from (seed, key, run_id) alone; sites in order."""
+        streams = run_streams(seed, key)
+        sizes = np.array([site.neurons for site in sites])
+        parts: list[tuple[np.ndarray, ...]] = [(NOTHING, NOTHING, NOTHING, NO_NUMBERS)]
+        for row, run in enumerate(plan["run_id"].to_pylist()):
+            chosen = self._layers(streams, run, len(sites))
+            drawn = streams.uniforms([run], NEURONS, [int(sizes[chosen].sum())])
+            orders = np.split(drawn, np.cumsum(sizes[chosen])[:-1])
+            hit = [_smallest(order, self._count(len(order))) for order in orders]
+            site, neuron = np.repeat(chosen, list(map(len, hit))), np.concatenate(hit)
+            numbers = streams.uniforms([run], VALUES, [len(site)])
+            parts.append((np.full(len(site), row), site, neuron, numbers))
+        rows, where, neurons, numbers = (np.concatenate(p) for p in zip(*parts, strict=True))
+        mask, clear = self._words(numbers, sites[0].format)
+        return Hits(rows, where, neurons, mask, clear)
+
+    def _layers(self, streams: RunStreams, run: int, layers: int) -> np.ndarray:
+        if self.at_once is None:
+            return np.arange(layers)
+        order = streams.uniforms([run], LAYERS, [layers])
+        return np.sort(np.argsort(order, kind="stable")[: self.at_once])
+
+    @abstractmethod
+    def _count(self, neurons: int) -> int:
+        """How many of a layer's elements are hit."""
+
+    @abstractmethod
+    def _words(
+        self, uniform: np.ndarray, number_format: NumberFormat
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """What to flip, and what to clear before (``Hits``), from a uniform number of each hit."""
+
+
+@dataclass(kw_only=True)
+class ZeroedElements(Elements):
+    """A share of a layer's elements becomes 0 (``zeros`` of TensorFI+).
+
+    Attributes:
+        share: of the elements of a layer, 0 to 1, rounded down; TensorFI+ gives it in per cent.
+    """
+
+    sentence: ClassVar[str] = (
+        "Each run sets a share of the elements of a layer's output to zero [TensorFI+]."
+    )
+    references: ClassVar[Mapping[str, str]] = {"TensorFI+": WORKS["TensorFI+"]}
+
+    share: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.share <= 1:
+            raise ProgipError(f"fault_model '{self.name}': share={self.share}: give 0 to 1")
+
+    def _count(self, neurons: int) -> int:
+        return int(self.share * neurons)
+
+    def _words(
+        self, uniform: np.ndarray, number_format: NumberFormat
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        nothing = np.zeros(len(uniform), dtype=np.uint32)
+        return nothing, nothing | ALL_BITS
+
+
+@dataclass(kw_only=True)
+class RandomElements(Elements):
+    """Elements are replaced by random values in [0, 1) (``random`` of TensorFI+).
+
+    Attributes:
+        number: of elements of each layer that is hit.
+    """
+
+    sentence: ClassVar[str] = (
+        "Each run replaces elements of a layer's output by random values between 0 and 1 "
+        "[TensorFI+]."
+    )
+    references: ClassVar[Mapping[str, str]] = {"TensorFI+": WORKS["TensorFI+"]}
+
+    number: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_number(self.name, self.number)
+
+    def select(self, sites: list[Site]) -> list[Site]:
+        return _large_enough(self.name, super().select(sites), self.number)
+
+    def _count(self, neurons: int) -> int:
+        return self.number
+
+    def _words(
+        self, uniform: np.ndarray, number_format: NumberFormat
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        values = torch.from_numpy(uniform.astype(np.float32))
+        codes = number_format.encode(number_format.quantise(values)).numpy()
+        return codes.view(np.uint32), np.full(len(codes), ALL_BITS)
+
+
+@dataclass(kw_only=True)
+class FlippedElements(Elements):
+    """One bit of each of some elements flips (``bitflips`` of TensorFI+ with a larger amount).
+
+    Attributes:
+        number: of elements of each layer that is hit.
+        bits: the bits that can be hit, uniformly.
+    """
+
+    sentence: ClassVar[str] = (
+        "Each run flips one bit of each of some elements of a layer's output [TensorFI+]."
+    )
+    references: ClassVar[Mapping[str, str]] = {"TensorFI+": WORKS["TensorFI+"]}
+
+    number: int = 1
+    bits: list[int] = field(default_factory=lambda: list(range(32)))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_number(self.name, self.number)
+        check_bits(self.name, self.bits)
+
+    def check_format(self, number_format: NumberFormat) -> None:
+        check_bits(self.name, self.bits, number_format)
+
+    def select(self, sites: list[Site]) -> list[Site]:
+        return _large_enough(self.name, super().select(sites), self.number)
+
+    def _count(self, neurons: int) -> int:
+        return self.number
+
+    def _words(
+        self, uniform: np.ndarray, number_format: NumberFormat
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        bits = np.array(self.bits, dtype=np.uint32)
+        return np.uint32(1) << bits[integers(uniform, len(bits))], None
+
+
+def _smallest(order: np.ndarray, count: int) -> np.ndarray:
+    """Where the ``count`` smallest numbers are, ascending: distinct places, all choices alike."""
+    return np.sort(np.argpartition(order, count - 1)[:count]) if count else NOTHING
+
+
+def _check_number(owner: str, number: int) -> None:
+    if number < 1:
+        raise ProgipError(f"fault_model '{owner}': number={number}: give at least 1 element")
+
+
+def _large_enough(owner: str, sites: list[Site], number: int) -> list[Site]:
+    small = next((site for site in sites if 0 < site.neurons < number), None)
+    if small is not None:
+        raise ProgipError(
+            f"fault_model '{owner}': number={number} elements of layer '{small.layer}', which has "
+            f"{small.neurons}; give fewer, or leave it out with fault_model.layers"
+        )
+    return sites
