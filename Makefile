@@ -21,7 +21,8 @@ BENCH_DATA = $(if $(PROGIP_DATA),--weights $(abspath $(PROGIP_DATA))/weights \
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all check docs smoke ready sample-data paper-weights tables table-base table-overall table-passes \
     table-runtime table-sample table-paper figures figure-passes figure-vulnerability figure-bits \
-    figure-rates figure-rates-sample figure-tradeoff figure-scores figure-precision \
+    figure-rates figure-rates-sample sdc-campaigns table-sdc figure-scm table-loss smoke-architectures \
+    figure-tradeoff figure-scores figure-precision \
     slurm-test bench bench-bookkeeping clean
 
 help:  ## list the targets
@@ -142,6 +143,29 @@ figure-rates-sample: $(VENV)/.base sample-data  ## the same, CIFAR-10 networks o
 	    PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sample_rates_$$campaign || exit 1; \
 	done
 	$(REPORT) outputs/sample_rates
+
+SDC := sdc_mobilenet_v2 sdc_squeezenet1_0 sdc_resnet56_cifar100
+
+sdc-campaigns: $(VENV)/.base sample-data
+	for campaign in $(SDC); do \
+	    PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) $$campaign $(if $(RUNS),runs=$(RUNS)) || exit 1; \
+	done
+
+table-sdc: sdc-campaigns  ## published table: SDC rates by network (TensorFI+): PROGIP_DATA=FOLDER
+	$(REPORT) --outcome sdc_all outputs/sdc
+
+figure-scm: sdc-campaigns  ## published figures: safety-critical shares (TensorFI+): PROGIP_DATA=FOLDER
+	$(REPORT) --outcome scm outputs/sdc
+	@ls outputs/sdc/report/scm*.svg
+
+table-loss: $(VENV)/.base sample-data  ## DeltaLoss, the same number of faults in every layer: PROGIP_DATA=FOLDER
+	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) loss_per_layer \
+	    $(if $(RUNS),sampling.runs_per_layer=$(RUNS))
+	$(REPORT) outputs/loss_per_layer
+
+smoke-architectures: $(VENV)/.base sample-data  ## 25 architectures of torchvision, random weights: PROGIP_DATA=FOLDER
+	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sdc_smoke
+	$(REPORT) outputs/sdc_smoke
 
 slurm-test: $(VENV)/.dev  ## a real Slurm on this machine, to throw away: needs root, installs it
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[submitit]"

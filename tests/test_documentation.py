@@ -41,7 +41,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_example_holds_its_contract(written: Path) -> None:
     checks = [b for b in blocks("docs/extending.md", "python") if "progip.contracts" in b]
-    assert len(checks) == 6
+    assert len(checks) == 7
     for check in checks:
         exec(check, {})
 
@@ -53,6 +53,7 @@ def test_every_example_holds_its_contract(written: Path) -> None:
         (["ood_method=energy_step"], "class_changed"),
         (["fault_model=low_byte", "fault_model.rate=0.01"], "hits"),
         (["outcome=confident_error", "probes=[largest_logit]"], "confident_error"),
+        (["condition=confident_image", "probes=[largest_logit]"], "sample_index"),
         (["probes=[gradient_norm.GradientNorm]"], "faulty_gradient_norm"),
     ],
 )

@@ -1,11 +1,13 @@
 """Arrays from .npz: what is read, and one error for each way to get it wrong."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
 from published_layouts import random_pixels
 
 from progip.datasets.npz import Npz
@@ -152,3 +154,46 @@ def test_the_real_arrays(
     assert (dataset.split("evaluation").labels >= 0).all() == labelled
     if labelled:
         assert len(dataset.split("train")) == 6068
+
+
+def packed(folder: Path, sizes: list[tuple[int, int]], **changes: Any) -> tuple[Path, list]:
+    """A file of JPEG images, and what another reading of them gives."""
+    parts, seen = [], []
+    for number, (height, width) in enumerate(sizes):
+        pixels = random_pixels(1, 3, height, width)[0].transpose(1, 2, 0)
+        content = BytesIO()
+        Image.fromarray(np.roll(pixels, number, 0)).save(content, "JPEG", quality=95)
+        parts.append(content.getvalue())
+        seen.append(np.asarray(Image.open(BytesIO(parts[-1]))).transpose(2, 0, 1))
+    ends = np.cumsum([0, *map(len, parts)])
+    path = folder / "packed.npz"
+    jpeg = np.frombuffer(b"".join(parts), np.uint8)
+    arrays = {"jpeg": jpeg, "offset": ends, "labels": np.arange(len(sizes)), **changes}
+    np.savez(path, **arrays)
+    return path, seen
+
+
+def test_packed_images_are_decoded_and_cut(tmp_path: Path) -> None:
+    path, seen = packed(tmp_path, [(16, 16)] * 3)
+    assert np.array_equal(read(path).test_images().pixels, np.stack(seen))
+    path, seen = packed(tmp_path, [(16, 16), (20, 12)])
+    found = read(path, crop=8).test_images().pixels
+    assert np.array_equal(found[0], seen[0][:, 4:12, 4:12])
+    assert np.array_equal(found[1], seen[1][:, 6:14, 2:10])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "changes", "options", "message"),
+    [
+        ([(8, 8), (9, 8)], {}, {}, "has images of 2 sizes; set crop to one of all"),
+        ([(8, 8)], {}, {"crop": 9}, "crop=9 does not fit image 0 of .*, 8 x 8"),
+        ([(8, 8)], {"offset": np.array([0, 5])}, {}, "'offset' does not say where the images"),
+        ([(8, 8)], {"jpeg": np.zeros(9, np.uint8), "offset": np.array([0, 9])}, {}, "image 0 cann"),
+    ],
+)
+def test_packed_images_that_do_not_fit(
+    tmp_path: Path, sizes: list, changes: dict, options: dict, message: str
+) -> None:
+    path, _ = packed(tmp_path, sizes, **changes)
+    with pytest.raises(ProgipError, match=message):
+        read(path, **options).test_images()

@@ -65,6 +65,11 @@ def test_a_limit_keeps_the_calibration_images(limit: int) -> None:
     assert len(part.split("evaluation")) == min(limit, 20) - 5
 
 
+def test_a_train_limit_keeps_the_first_training_images() -> None:
+    assert Counted(calibration=5, train_limit=7).split("train").index.tolist() == list(range(7))
+    assert len(Counted(calibration=5, train_limit=99).split("train")) == 20
+
+
 def test_images_are_read_at_the_first_use_and_once() -> None:
     dataset = Counted(calibration=5)
     assert dataset.reads == 0
@@ -80,6 +85,7 @@ def test_images_are_read_at_the_first_use_and_once() -> None:
         ({"calibration": -1}, "calibration=-1 is negative"),
         ({"limit": 0}, "limit=0 leaves no image"),
         ({"limit": -3}, "limit=-3 leaves no image"),
+        ({"train_limit": 0}, "train_limit=0 leaves no image"),
         ({"interpolation": "linear"}, "interpolation=linear is not one of nearest, box, bilinear"),
         ({"classes": 0}, "classes=0 is not positive"),
         ({"std": [1.0]}, "need one value per channel"),

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from progip.engine.incremental import IncrementalExecutor, NotTraceable
 from progip.engine.reference import ReferenceExecutor
 from progip.errors import ProgipError
 from progip.fault_models.base import SUPER, Hits, Site
+from progip.models.calls import Call
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Execution:
 
     def __init__(self, settings: CellSettings, subject: Subject, sites: list[Site]) -> None:
         self._golden = subject.golden.evaluation(settings.population)
-        self._subject = subject
+        self._super_layers = lambda: subject.super_layers
         self._schema = execution_schema(settings)
         self._reference = reference_executor(settings, subject, sites)
         self._executor: Executor = self._reference
@@ -119,7 +120,7 @@ class Execution:
         observed = self._executor.run(plan)
         if self._executor is not self._reference and self._every:
             self._check(plan, observed)
-        return observed_table(plan, self._golden, observed, self._schema, self._subject)
+        return observed_table(plan, self._golden, observed, self._schema, self._super_layers)
 
     @property
     def golden_seconds(self) -> float:
@@ -149,9 +150,13 @@ def observed_table(
     golden: pa.Table,
     observed: dict[str, np.ndarray],
     schema: pa.Schema,
-    subject: Subject,
+    super_layers: Callable[[], Collection[Call]] = frozenset,
 ) -> pa.Table:
-    """Plan, golden and faulty columns of the same runs as one table of ``execution_schema``."""
+    """Plan, golden and faulty columns of the same runs as one table of ``execution_schema``.
+
+    Args:
+        super_layers: gives those of the network, where a column says it.
+    """
     samples = plan["sample_index"].to_numpy()
     columns: dict[str, object] = {name: plan[name] for name in records.PLAN.names}
     columns["label"] = golden["label"].to_numpy()[samples]
@@ -161,7 +166,8 @@ def observed_table(
             continue
         if name == SUPER[0].name:
             keys = zip(plan["layer"].to_pylist(), plan["call"].to_pylist(), strict=True)
-            columns[name] = np.array([key in subject.super_layers for key in keys], dtype=bool)
+            marked = super_layers()
+            columns[name] = np.array([key in marked for key in keys], dtype=bool)
             continue
         if which == "golden":
             columns[name] = records.values(golden[own])[samples]

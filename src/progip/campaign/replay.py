@@ -132,7 +132,7 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
         subject.golden.evaluation(settings.population),
         executor.run(plan),
         execution_schema(settings),
-        subject,
+        lambda: subject.super_layers,
     )
     thresholds = manifest["thresholds"]
     replayed = judge(

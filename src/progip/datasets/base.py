@@ -74,6 +74,7 @@ class Dataset(ABC):
         calibration: how many test images are set aside for thresholds; the rest is evaluation.
         limit: use only so many test images, calibration included; null: all. They are the first
             of a fixed permutation, so the calibration images stay the same ones.
+        train_limit: use only the first so many training images; null: all.
         interpolation: how images are resized, by the set itself and when it is paired as OOD set
             with images of another size: nearest, box, bilinear, bicubic or lanczos.
 
@@ -87,6 +88,7 @@ class Dataset(ABC):
     std: list[float] = field(default_factory=lambda: [0.5, 0.5, 0.5])
     calibration: int = 1000
     limit: int | None = None
+    train_limit: int | None = None
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
@@ -102,6 +104,11 @@ class Dataset(ABC):
         self.require(
             self.limit is None or self.limit > 0,
             f"limit={self.limit}",
+            "leaves no image; give 1 or more, or null for all",
+        )
+        self.require(
+            self.train_limit is None or self.train_limit > 0,
+            f"train_limit={self.train_limit}",
             "leaves no image; give 1 or more, or null for all",
         )
         self.require(
@@ -133,7 +140,8 @@ class Dataset(ABC):
         if name not in SPLITS:
             raise ValueError(f"no split '{name}'; there are {', '.join(SPLITS)}")
         if name == "train":
-            images = self._train
+            every = self._train
+            images = every.take(np.arange(len(every))[: self.train_limit])
         else:
             test = self._test
             order = np.random.default_rng(SPLIT_SEED).permutation(len(test))[: self.limit]
