@@ -360,7 +360,7 @@ class TooFar(SingleBitFlip):
 
 class Doubled(SingleBitFlip):
     def hits(self, sites: list[Site], plan: pa.Table, seed: int, key: str) -> Hits:
-        return Hits(*(np.repeat(part, 2) for part in super().hits(sites, plan, seed, key)))
+        return Hits(*(np.repeat(part, 2) for part in super().hits(sites, plan, seed, key)[:4]))
 
 
 class Invents(SingleBitFlip):
