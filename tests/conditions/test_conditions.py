@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from progip.analysis.campaign import Campaign
+from progip.analysis.error_rates import rate_table
 from progip.campaign.runner import run_cell
 from progip.config import cell_settings, composed, resolved
 from progip.errors import ProgipError
@@ -22,7 +23,8 @@ GROUPS = ["a", "a", "b", "b", "c", "d", "d", "e"]  # a, b: supergroup A
 def campaign(folder: Path, *overrides: str) -> pd.DataFrame:
     chosen = ["ood_method=none", "ood_dataset=none", "protection=none", "outcome=sdc"]
     # a network of random weights, so that many images are misclassified
-    model = ["model.weights=random", "runs=2000", "fault_model.bits=[30]"]
+    model = ["model.weights=random", "runs=2000"]
+    model += [] if "fault_model=one_bit" in overrides else ["fault_model.bits=[30]"]
     cfg = composed([f"outputs={folder}", *chosen, *model, *overrides], ROOT / "conf")
     cell = run_cell(cell_settings(cfg), resolved(cfg))
     parts = [pq.read_table(path) for path in sorted(cell.glob("part-*.parquet"))]
@@ -98,3 +100,23 @@ def test_ood_images_have_no_class_to_go_by(tmp_path: Path) -> None:
     chosen = ["ood_method=odin", "ood_dataset=digits_unseen", "outcome=ood_verdict"]
     with pytest.raises(ProgipError, match=r"condition 'correct' is of id inputs; add populat"):
         campaign(tmp_path, "condition=correct", "population=ood", *chosen)
+
+
+def test_faults_at_a_rate_go_round_the_chosen_images(tmp_path: Path) -> None:
+    fault = ["fault_model=one_bit", "fault_model.rate=1e-4", "fault_model.bits=[30]"]
+    golden = _golden(tmp_path, *fault)
+    count = int((golden["class"] != golden["label"]).sum())
+    rows = campaign(tmp_path, "condition=misclassified", f"runs={2 * count + 3}", *fault)
+    assert rows["sample_index"].nunique() == count
+    assert (rows["sample_index"].value_counts() >= 2).all()
+    table = rate_table(Campaign.load(tmp_path / "campaign").folders).set_index("condition")
+    assert (table.loc["misclassified", "images"], table.loc["misclassified", "maps"]) == (count, 2)
+    assert np.isnan(table.loc["misclassified", "clean_accuracy"])
+    assert table.loc["all", "images"] > count
+    assert "images misclassified" in write_report(tmp_path / "campaign")
+
+
+def _golden(folder: Path, *fault: str) -> pd.DataFrame:
+    campaign(folder, "runs=5", *fault)
+    (clean,) = folder.rglob("clean.parquet")
+    return pd.read_parquet(clean).query("split == 'evaluation'")

@@ -94,6 +94,9 @@ def test_the_scm_figure_and_section(scms: Path) -> None:
     assert all("significant (p =" in line and "3,000 injections" in line for line in said)
     text = write_report(scms)
     assert "faults in misclassified images" in text
+    whole = " ".join((scms / "report" / "report.md").read_text().split())
+    assert "Faults are drawn for such images alone as the fault-free network classifies" in whole
+    assert "An SDC is safety-critical (SCM) if it leads from a class of the critical" in whole
     assert "figures (svg, pdf, png, csv): scm" in text
 
 

@@ -11,12 +11,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from progip.analysis.estimates import UNPROTECTED
-from progip.analysis.manifests import IDENTITY, CellFolder, correction_of, fault_rate
+from progip.analysis.manifests import IDENTITY, USUAL, CellFolder, correction_of, fault_rate
 from progip.statistics import Rate, cluster_bootstrap, rate
 from progip.statistics.intervals import rate_from_variance
 
 #: what a curve is drawn for; along it the rate changes
-CURVE = ("model", "dataset", "ood_dataset", "population", "ood_method", "fault_pass", "family")
+CURVE = (
+    "model", "dataset", "ood_dataset", "population", "condition", "ood_method", "number_format",
+    "fault_pass", "family",
+)  # fmt: skip
 COLUMNS = ("run_id", "sample_index", "label", "golden_class", "faulty_class", "alarm", "hits")
 OF_CORRECTION = ("corrected", "corrected_hit", "hits_corrected")
 RESAMPLES = 500
@@ -30,7 +33,8 @@ def rate_table(folders: tuple[CellFolder, ...]) -> pd.DataFrame:
 
     - accuracy and sdc (the class is not that of the same network without faults), over runs; the
       interval is over fault maps of these images. accuracy_images_low and _high: over images, too;
-    - clean_accuracy: of the network without faults, the corrections of a protection in place;
+    - clean_accuracy: of the network without faults over all evaluation images, the corrections of a
+      protection in place; NaN under a condition, which chooses images by it;
     - alarm_hit, alarm_harmful, alarm_clean: alarms among runs with a hit, among those whose class
       changes without protection, and among clean images;
     - precision: corrected values that were hit, of all corrected; recall: hits that were corrected
@@ -103,7 +107,10 @@ class _Quantity:
 
 def _describe(cell: CellFolder, rows: pd.DataFrame, bare: pd.DataFrame | None) -> dict[str, Any]:
     manifest, at = cell.manifest, fault_rate(cell)
-    images = int((manifest.get("clean") or {}).get("images") or rows["sample_index"].nunique())
+    chosen = manifest["cell"]["condition"] != USUAL["condition"]
+    clean_images = (manifest.get("clean") or {}).get("images")
+    known = manifest.get("condition_images") if chosen else clean_images
+    images = int(known or rows["sample_index"].nunique())
     sample = rows["sample_index"].to_numpy(np.int64)
     right = (rows["faulty_class"] == rows["label"]).to_numpy()
     changed = (rows["faulty_class"] != rows["golden_class"]).to_numpy()
@@ -119,7 +126,9 @@ def _describe(cell: CellFolder, rows: pd.DataFrame, bare: pd.DataFrame | None) -
         _Quantity("sdc", over_maps(changed, sample)),
         _Quantity(
             "clean_accuracy",
-            rate(accuracy["correct"], accuracy["images"]) if labelled and accuracy else None,
+            rate(accuracy["correct"], accuracy["images"])
+            if labelled and accuracy and not chosen
+            else None,
         ),
         _Quantity("alarm_hit", rate(int(alarm[hit].sum()), int(hit.sum())) if watched else None),
         _Quantity("alarm_harmful", _harmful(rows, bare) if watched else None),

@@ -56,6 +56,7 @@ def cell_manifest(
         "sampling": planner.describe(),
         "thresholds": {"ood": subject.thresholds.ood, **thresholds},
         "clean": {"images": len(clean.alarm), "alarms": int(clean.alarm.sum())},
+        "condition_images": len(planner.images),
         "clean_outcome": settings.outcome.clean(planner.golden),
         "base_metrics": subject.thresholds.base_metrics,
         "weights_sha256": identity["weights_sha256"],

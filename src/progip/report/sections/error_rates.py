@@ -7,6 +7,7 @@ import pandas as pd
 from progip.analysis.campaign import Campaign, by_group
 from progip.analysis.error_rates import CURVE, rate_table
 from progip.analysis.estimates import in_order
+from progip.analysis.manifests import USUAL
 from progip.report import formats
 from progip.report.layout import Block, Section
 
@@ -46,6 +47,9 @@ def curve_title(curve: dict[str, str]) -> str:
     if curve["ood_method"] != "none":
         title += f", {curve['ood_method']} against {curve['ood_dataset']}"
         title += f", {curve['population']} inputs, {curve['fault_pass']}"
+    for name, word in (("number_format", "numbers"), ("condition", "images")):
+        if curve[name] != USUAL[name]:
+            title += f", {word} {curve[name]}"
     return title
 
 

@@ -37,7 +37,7 @@ STATISTICS = {
     "error and confidence. DATE 2009. https://doi.org/10.1109/DATE.2009.5090716",
 }
 #: parts of a cell in the order in which the report speaks of them
-PARTS = ("ood_method", "fault_model", "protection", "sampling", "stopping")
+PARTS = ("ood_method", "fault_model", "condition", "protection", "sampling", "stopping")
 
 
 def methods_section(campaign: Campaign) -> Section:

@@ -1,4 +1,4 @@
-"""Images by whether the fault-free network classifies them right, and how surely."""
+"""Images by whether the fault-free network classifies them right."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from progip.described import WORKS
 
 
 @dataclass(kw_only=True)
-class Classified(Condition):
-    """ID images that are classified right, or wrong, without faults.
+class Correctness(Condition):
+    """ID images by whether their fault-free class is right.
 
     TensorFI+ injects into both, apart; GoldenEye into those classified right.
 
