@@ -155,8 +155,8 @@ table-sdc: sdc-campaigns  ## published table: SDC rates by network (TensorFI+): 
 	$(REPORT) --outcome sdc_all outputs/sdc
 
 figure-scm: sdc-campaigns  ## published figures: safety-critical shares (TensorFI+): PROGIP_DATA=FOLDER
-	$(REPORT) --outcome scm outputs/sdc
-	@ls outputs/sdc/report/scm*.svg
+	$(REPORT) --outcome scm --out outputs/sdc/report_scm outputs/sdc
+	@ls outputs/sdc/report_scm/scm*.svg
 
 table-loss: $(VENV)/.base sample-data  ## DeltaLoss, the same number of faults in every layer: PROGIP_DATA=FOLDER
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) loss_per_layer \

@@ -111,7 +111,7 @@ def test_scores_equal_counting_by_hand(images: Tensor, method: str, fault_pass: 
         image = images[plan["sample_index"][row].as_py()][None]
         if fault_pass == "second_forward":
             image = chosen.detect(protected, image.repeat(8, 1, 1, 1)).perturbed[:1]
-        mine = [(sites[s].layer, int(n)) for r, s, n, _ in zip(*hits, strict=True) if r == row]
+        mine = [(sites[s].layer, int(n)) for r, s, n, _ in zip(*hits[:4], strict=True) if r == row]
         first = network[0](image).flatten()
         for layer, neuron in mine:
             if layer == "0":

@@ -139,7 +139,9 @@ def test_many_hits_equal_one_run_at_a_time(images: Tensor, fault_pass: str) -> N
     golden = golden_table(pipeline, images, np.zeros(len(images)), 16)
     for i, sample in enumerate(plan["sample_index"].to_pylist()):
         mine = [
-            (sites[s].layer, int(n), int(m)) for row, s, n, m in zip(*hits, strict=True) if row == i
+            (sites[s].layer, int(n), int(m))
+            for row, s, n, m in zip(*hits[:4], strict=True)
+            if row == i
         ]
         slow = slow_run(pipeline, images, sample, mine, fault_pass)
         for size, columns in found.items():

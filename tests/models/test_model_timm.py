@@ -86,7 +86,7 @@ def test_what_is_done_in_place_is_not_taken_for_dead_code() -> None:
 def test_a_network_that_computes_something_else_when_traced_stays_as_it_is(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def wrong(network: nn.Module, first: dict[str, nn.Module]) -> nn.Module:
+    def wrong(network: nn.Module, *_: object) -> nn.Module:
         changed = copy.deepcopy(network)
         next(changed.parameters()).mul_(1.5)
         return changed

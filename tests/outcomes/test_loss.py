@@ -39,7 +39,9 @@ Measured = tuple[Path, CellSettings, pd.DataFrame]
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     folder = tmp_path_factory.mktemp("loss")
-    settings, rows = campaign(folder, "outcome=loss", "probes=[confidence,loss]")
+    settings, rows = campaign(
+        folder, "outcome=loss", "outcome.among=correct", "probes=[confidence,loss]"
+    )
     return folder, settings, rows
 
 

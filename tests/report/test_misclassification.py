@@ -151,7 +151,7 @@ def test_published_rates_are_multiples_of_one_in_3000() -> None:
 @pytest.fixture(scope="module")
 def losses(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("loss")
-    more = ["outcome=loss", "probes=[confidence,loss]", "runs=1200"]
+    more = ["outcome=loss", "outcome.among=correct", "probes=[confidence,loss]", "runs=1200"]
     campaign(folder, *more, "fault_model.mark_super_layers=true")
     return folder / "campaign"
 
@@ -190,7 +190,7 @@ def test_layers_are_ranked_by_their_rate(losses: Path) -> None:
 def test_few_originally_correct_runs_are_warned_of(scms: Path, tmp_path: Path) -> None:
     section = layers_section(Campaign.load(scms))
     assert section is not None
-    assert not any("Warning" in str(note) for block in section.blocks for note in block.notes)
+    assert not any("Caution" in str(note) for block in section.blocks for note in block.notes)
     campaign(tmp_path, "outcome=sdc", "outcome.among=correct", "model.weights=random", "runs=400")
     section = layers_section(Campaign.load(tmp_path / "campaign"))
     assert section is not None

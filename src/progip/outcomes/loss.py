@@ -23,8 +23,9 @@ class DeltaLoss(Classified):
     worst faults: here they are mismatches, counted apart, and in the capped mean they count as the
     cap.
 
+    The source injects into images alone that are classified right: ``condition=correct``.
+
     Attributes:
-        among: ``correct`` as in the source, which injects into such images alone.
         cap: the most that one run adds to the capped mean, in nats.
     """
 
@@ -35,7 +36,6 @@ class DeltaLoss(Classified):
     )
     references: ClassVar[Mapping[str, str]] = {"GoldenEye": WORKS["GoldenEye"]}
 
-    among: str = "correct"
     cap: float = 10.0
 
     def __post_init__(self) -> None:

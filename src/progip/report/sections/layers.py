@@ -147,13 +147,13 @@ def _few(part: pd.DataFrame, declared: Declared) -> list[str]:
     what = inside(declared.base_title)
     if runs and base < FEW_SHARE * runs:
         found.append(
-            f"Warning: only {base:,} of {runs:,} runs are {what}; the rates are of these alone."
+            f"Caution: only {base:,} of {runs:,} runs are {what}; the rates are of these alone."
         )
     few = part[(part["correct"] < FEW) & (part["rows"] > 0)]
     if len(few):
         names = ", ".join(few["layer"].head(3)) + (", ..." if len(few) > 3 else "")
         found.append(
-            f"Warning: fewer than {FEW} {what} in {len(few)} of {len(part)} layers ({names}): "
+            f"Caution: fewer than {FEW} {what} in {len(few)} of {len(part)} layers ({names}): "
             "ranks there are mostly chance."
         )
     return found

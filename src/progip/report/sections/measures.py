@@ -12,6 +12,7 @@ from progip.outcomes.declared import Measure
 from progip.report import formats
 from progip.report.layout import Block, Section, Value, setting_title
 
+SCOPE = (*SETTING, "model")
 HEADERS = ["pass", "measure", "mean", "95 % interval", "variance of the mean", "n", "not finite, %"]
 READING = (
     "Means over the runs named in each line, before any protection; runs whose value is not finite "
@@ -30,20 +31,25 @@ def measures_section(campaign: Campaign) -> Section | None:
     cells = cells.sort_values("done", ascending=False, kind="stable").drop_duplicates(same)
     both = pd.concat([cells, cells.assign(fault_pass=ALL)], ignore_index=True)
     rows = [
-        {**dict(zip(SETTING, setting, strict=True)), "fault_pass": name, **_line(part, measure)}
-        for setting, group in by_group(both, SETTING)
+        {**dict(zip(SCOPE, scope, strict=True)), "fault_pass": name, **_line(part, measure)}
+        for scope, group in by_group(both, SCOPE)
         for name in in_order("fault_pass", group["fault_pass"].unique())
         for part in [group[group["fault_pass"] == name]]
         for measure in measures
     ]
     data = pd.DataFrame(rows)
     blocks = [
-        Block(setting_title(setting), HEADERS, [_printed(row) for _, row in group.iterrows()])
-        for setting, group in (by_group(data, SETTING) if rows else ())
+        Block(_title(*scope), HEADERS, [_printed(row) for _, row in group.iterrows()])
+        for scope, group in (by_group(data, SCOPE) if rows else ())
     ]
     blocks.append(Block("", notes=[READING if rows else "No run is done yet."]))
     source = "measures.measures_section(campaign).data"
     return Section("measures", "Means of what was measured", blocks, data, source)
+
+
+def _title(*scope: str) -> str:
+    *setting, model = scope
+    return f"{model}: {setting_title(tuple(setting))}"
 
 
 def _line(cells: pd.DataFrame, measure: Measure) -> dict[str, object]:
@@ -64,7 +70,8 @@ def _line(cells: pd.DataFrame, measure: Measure) -> dict[str, object]:
 
 def _printed(row: pd.Series) -> list[str]:
     def value(text: str, *columns: str) -> str:
-        return Value(text, row.name, *columns)
+        absent = row[list(columns)].isna().any()
+        return formats.ABSENT if absent else Value(text, row.name, *columns)
 
     share = formats.percent(row["nonfinite"])
     span = formats.span(row["nonfinite_low"], row["nonfinite_high"])
