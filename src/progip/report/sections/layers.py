@@ -114,7 +114,8 @@ def _block(
     counted = [f"{name}_failures_by_field" for name in fields] + [e.name for e in others]
     means = [m.name for m in declared.measures if m.by_layer]
     lines = []
-    for _, row in part.head(SHOWN).iterrows():
+    worst = part[part["failures"] > 0].head(SHOWN)
+    for _, row in worst.iterrows():
         line = [_number(row, str(row[name]), name) for name in ("rank", "layer", "type")]
         line += ["yes" if row["super_layer"] else "no"] if marked else []
         both = f"{formats.count(row['failures'])} / {formats.count(row['correct'])}"
@@ -126,7 +127,10 @@ def _block(
         shares = ("neuron_share", "mac_share")
         line += [_number(row, formats.percent(row[name]), name) for name in shares]
         lines.append(line)
-    notes = [f"{SHOWN} of {len(part)} layers; all are in layers.csv."] if len(part) > SHOWN else []
+    notes = []
+    if len(worst) < len(part):
+        failing = int((part["failures"] > 0).sum())
+        notes = [f"{failing} of {len(part)} layers with a failure; all are in layers.csv."]
     notes += _few(part, declared)
     where = in_order("fault_pass", [fault_pass])[0]
     title = f"{model}, {method}, {where}: {setting_title(setting)}"
