@@ -224,3 +224,20 @@ def test_other_outcomes_have_none_of_it(tmp_path: Path) -> None:
     assert scm_section(loaded) is None
     assert [*scm(loaded), *sweep(loaded)] == []
     assert not any(isinstance(figure, Absent) for figure in scm(loaded))
+
+
+def test_figures_of_several_datasets(scms: Path, losses: Path) -> None:
+    """A kind of error, or a network, that one of the panels lacks stands in the legend, too."""
+    (shares,) = scm(Campaign.load(scms))
+    assert isinstance(shares, Figure)
+    other = shares.data.assign(dataset="other", model="second")
+    other = other[other["what"] == "faults in misclassified images"]
+    first = shares.data[shares.data["what"] != "faults in misclassified images"]
+    drawing = shares.draw(pd.concat([first, other], ignore_index=True))
+    (legend,) = drawing.legends
+    assert {text.get_text() for text in legend.get_texts()} == set(shares.data["what"])
+    (curves,) = sweep(Campaign.load(losses))
+    assert isinstance(curves, Figure)
+    both = pd.concat([curves.data, curves.data.assign(dataset="other", model="second")])
+    (legend,) = curves.draw(both).legends
+    assert sum("second" in text.get_text() for text in legend.get_texts()) == 2

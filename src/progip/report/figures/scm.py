@@ -48,6 +48,8 @@ def draw(data: pd.DataFrame) -> Drawing:
         places = {model: place for place, model in enumerate(dict.fromkeys(part["model"]))}
         for order, kind in enumerate(kinds):
             rows = part[part["what"] == kind]
+            if rows.empty:
+                continue
             x = rows["model"].map(places) + 0.16 * (order - (len(kinds) - 1) / 2)
             ends = abs(rows[["low", "high"]].sub(rows["share"], axis=0)).to_numpy().T
             look = looks.get(kind, _LOOKS[-1])
@@ -67,7 +69,7 @@ def draw(data: pd.DataFrame) -> Drawing:
         panel.set_ylabel("SCM, % of errors")
         panel.set_ylim(0, min(100, np.nanmax(100 * part["high"]) * 1.1 + 1))
         panel.set_xlim(-0.6, len(places) - 0.4)
-    style.legend_below(drawing, axes[0, 0], 3)
+    style.legend_below(drawing, axes, 3)
     return drawing
 
 

@@ -93,11 +93,14 @@ def panels(rows: int, columns: int, height: float, **options: Any) -> tuple[Draw
     return drawing, axes
 
 
-def legend_below(drawing: Drawing, axes: Axes, columns: int = 4) -> None:
-    """The legend of one of the axes, below all of them."""
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        drawing.legend(handles, labels, loc="outside lower center", ncols=columns)
+def legend_below(drawing: Drawing, axes: Axes | np.ndarray, columns: int = 4) -> None:
+    """The legend of one of the axes, or of several together, below all of them."""
+    found: dict[str, Any] = {}
+    for panel in np.ravel(np.array(axes, dtype=object)):
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if found:
+        drawing.legend([*found.values()], [*found], loc="outside lower center", ncols=columns)
 
 
 def log_percent(axes: Axes, values: Sequence[float] | pd.Series, which: str = "y") -> float:

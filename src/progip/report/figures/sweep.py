@@ -92,5 +92,5 @@ def draw(data: pd.DataFrame) -> Drawing:
         panel.set_title(dataset, loc="left")
         panel.set_ylabel("right, %")
     axes[-1, 0].set_xlabel("demanded Top2Diff, points")
-    style.legend_below(drawing, axes[0, 0], 2)
+    style.legend_below(drawing, axes, 2)
     return drawing
