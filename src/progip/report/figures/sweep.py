@@ -10,6 +10,8 @@ from progip.report.figures import style
 from progip.report.figures.base import Absent, Figure
 from progip.statistics import rate
 
+#: conditions whose images are all wrong without a fault: there is no accuracy to lose
+WRONG = ("misclassified", "scm", "non_scm")
 TITLE = "Accuracy at a demanded lead of the best class"
 CAPTION = (
     "Share of images that are classified right with a Top2Diff of at least so many points: of the "
@@ -41,7 +43,7 @@ def _rows(execution: ExecutedRuns) -> list[dict]:
         for delta in TOP2DIFF:
             k = int((right & (here["top2diff"] >= delta)).sum())
             found.append({**names, "kind": "fault-free", **_point(int(delta), k, len(here))})
-    if execution.sweep is not None and execution.sweep[-1]:
+    if execution.sweep is not None and execution.sweep[-1] and condition not in WRONG:
         kind = "with a fault" if condition == "all" else f"with a fault in {condition} images"
         for delta, k in zip(TOP2DIFF, execution.sweep, strict=False):
             found.append(
