@@ -19,6 +19,7 @@ from progip.fault_models.elements import (
     RandomElements,
     ZeroedElements,
 )
+from progip.number_formats.fp32 import FP32
 from progip.report.writing import write_report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,3 +137,8 @@ def test_the_null_campaign_is_reported(tmp_path: Path) -> None:
     cfg = composed([f"outputs={tmp_path}", *chosen], ROOT / "conf")
     run_cell(cell_settings(cfg), resolved(cfg))
     assert "faults none" in write_report(tmp_path / "campaign")
+
+
+def test_the_largest_random_number_stays_below_one() -> None:
+    words, _ = RandomElements(name="r")._words(np.array([1 - 2.0**-53, 0.0]), FP32)
+    assert words.view(np.float32).tolist() == [1 - 2.0**-24, 0.0]

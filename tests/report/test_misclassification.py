@@ -10,10 +10,10 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from progip.analysis.campaign import Campaign
-from progip.analysis.scm_shares import scm_shares
+from progip.analysis.scm_shares import _labels, scm_shares
 from progip.campaign.runner import run_cell
 from progip.config import cell_settings, composed, resolved
-from progip.report.figures import Absent, Figure, scm, sweep
+from progip.report.figures import Figure, scm, sweep
 from progip.report.published import tensorfi_plus as published
 from progip.report.sections.layers import layers_section
 from progip.report.sections.misclassification import differences, scm_section, sdc_section
@@ -71,7 +71,7 @@ def test_scm_shares_are_those_of_the_rows(scms: Path) -> None:
         assert found["low"] == pytest.approx(low, abs=0.02)
         assert found["high"] == pytest.approx(high, abs=0.02)
         assert found["images"] == len(sums)
-    (clean,) = {*scms.rglob("clean.parquet")} and [next(scms.rglob("clean.parquet"))]
+    clean = next(scms.rglob("clean.parquet"))
     golden = pd.read_parquet(clean).query("split == 'evaluation'")
     wrong = golden[golden["class"] != golden["label"]]
     hit = [critical(r["label"], r["class"]) for _, r in wrong.iterrows()]
@@ -102,7 +102,7 @@ def test_the_scm_figure_and_section(scms: Path) -> None:
 
 def test_a_difference_by_closed_form() -> None:
     """Two shares of independent errors: the pooled z-test by hand."""
-    row = {"model": "m", "dataset": "d", "fault_model": "f", "fault_pass": "first_forward"}
+    row = {"network": "m", "dataset": "d"}
     free = {**row, "what": "fault-free", "share": 0.2, "n": 400, "effective_n": 400.0, "runs": 2000}
     faults = {**row, "what": "faults in correct images", "share": 0.4, "n": 100}
     faults |= {"effective_n": 50.0, "runs": 5000}
@@ -223,14 +223,13 @@ def test_other_outcomes_have_none_of_it(tmp_path: Path) -> None:
     assert sdc_section(loaded) is None
     assert scm_section(loaded) is None
     assert [*scm(loaded), *sweep(loaded)] == []
-    assert not any(isinstance(figure, Absent) for figure in scm(loaded))
 
 
 def test_figures_of_several_datasets(scms: Path, losses: Path) -> None:
     """A kind of error, or a network, that one of the panels lacks stands in the legend, too."""
     (shares,) = scm(Campaign.load(scms))
     assert isinstance(shares, Figure)
-    other = shares.data.assign(dataset="other", model="second")
+    other = shares.data.assign(dataset="other", network="second")
     other = other[other["what"] == "faults in misclassified images"]
     first = shares.data[shares.data["what"] != "faults in misclassified images"]
     drawing = shares.draw(pd.concat([first, other], ignore_index=True))
@@ -241,3 +240,12 @@ def test_figures_of_several_datasets(scms: Path, losses: Path) -> None:
     both = pd.concat([curves.data, curves.data.assign(dataset="other", model="second")])
     (legend,) = curves.draw(both).legends
     assert sum("second" in text.get_text() for text in legend.get_texts()) == 2
+
+
+def test_what_differs_is_in_the_label(scms: Path) -> None:
+    """Faults of two passes, or models of faults, of one network are not one point."""
+    found = scm_shares(Campaign.load(scms))
+    assert set(found["network"]) == {"digits_resnet"}
+    names = found.to_dict("records")
+    two = pd.DataFrame([{**row, "fault_pass": p} for row in names for p in ("first", "second")])
+    assert set(_labels(two)) == {"digits_resnet, first", "digits_resnet, second"}

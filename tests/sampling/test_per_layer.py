@@ -35,6 +35,12 @@ def test_a_size_below_one_is_refused() -> None:
         PerLayer(name="p", runs_per_layer=0)
 
 
+def test_a_margin_beside_it_is_refused() -> None:
+    cfg = composed(["sampling=per_layer", "sizing.margin=0.01"], ROOT / "conf")
+    with pytest.raises(ProgipError, match="sampling=per_layer says itself how many runs"):
+        cell_settings(cfg)
+
+
 @pytest.mark.parametrize("weighting", ["layer", "neuron"])
 def test_the_network_value_is_the_mean_over_layers(weighting: str, tmp_path: Path) -> None:
     chosen = ["ood_method=none", "ood_dataset=none", "protection=none", "outcome=sdc"]

@@ -15,15 +15,15 @@ from progip.statistics import cluster_bootstrap, rate
 #: what a share is of: errors of the network itself, and SDCs by the condition of their images
 FAULT_FREE = "fault-free"
 WITH_FAULTS = "faults in {} images"
-NAMES = ("model", "dataset", "fault_model", "fault_pass")
+NAMES = ("model", "dataset", "fault_model", "fault_pass", "ood_method", "number_format")
 
 
 def scm_shares(campaign: Campaign) -> pd.DataFrame:
     """SCM shares of every network, fault-free and by condition, unprotected.
 
     Returns:
-        NAMES, ``what``, ``share`` with ``low`` and ``high`` (95 %; bootstrap over images where
-        faults are, Wilson's without), ``scm`` and ``n`` (misclassifications or SDCs), ``images``
+        ``network`` (a label), NAMES, ``what``, ``share`` with ``low`` and ``high`` (95 %; bootstrap
+        over images where faults are, Wilson's without), ``scm`` and ``n`` (misclassifications or SDCs), ``images``
         they are of, ``effective_n`` (n by the design effect of the images), ``runs`` and ``joint``
         (SCMs by runs).
     """
@@ -36,7 +36,16 @@ def scm_shares(campaign: Campaign) -> pd.DataFrame:
             seen.add(tuple(names.values()))
             rows.append({**names, **_fault_free(clean)})
         rows.append({**names, **_with_faults(cell, campaign)})
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows)
+    if rows:
+        found.insert(0, "network", _labels(found))
+    return found
+
+
+def _labels(found: pd.DataFrame) -> list[str]:
+    """Each row's network, with those of NAMES in which the rows of one dataset differ."""
+    more = [n for n in NAMES[2:] if (found.groupby("dataset")[n].nunique() > 1).any()]
+    return [", ".join(str(row[n]) for n in ("model", *more)) for _, row in found.iterrows()]
 
 
 def _once(campaign: Campaign) -> Iterator[CellFolder]:
@@ -44,7 +53,7 @@ def _once(campaign: Campaign) -> Iterator[CellFolder]:
     best: dict[tuple[str, ...], tuple[int, CellFolder]] = {}
     for position, cell in enumerate(campaign.folders):
         done = int(campaign.cells["done"].iloc[position])
-        key = cell.key(*NAMES, "condition", "ood_method", "number_format")
+        key = cell.key(*NAMES, "condition")
         if done and not correction_of(cell) and done > best.get(key, (0, cell))[0]:
             best[key] = (done, cell)
     for _, cell in best.values():

@@ -164,6 +164,11 @@ class CellSettings:
                 f"population={self.population}: ood_method '{method.name}' judges no OOD input; "
                 "add population=id"
             )
+        if self.sampling.sized and self.sizing.margin is not None:
+            raise ProgipError(
+                f"sizing.margin={self.sizing.margin:g}: sampling={self.sampling.name} says itself "
+                "how many runs a cell has; leave one of the two out"
+            )
         self._check_components()
         self.fault_model.check_format(self.subject.number_format)
         if self.seed < 0:

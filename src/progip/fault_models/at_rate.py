@@ -7,13 +7,11 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from progip import records
 from progip.errors import ProgipError
-from progip.fault_models.base import NO_BIT, Hits, Site
+from progip.fault_models.base import Hits, Site, unnamed
 from progip.fault_models.layers import InLayers
 from progip.fault_models.random import RunStreams, run_streams
 
-NO_NEURON = -1
 NOTHING = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
 GAPS, MASKS = 1, 2  # streams of a run
 BLOCK = 1 << 20  # random numbers held at once
@@ -54,20 +52,7 @@ class AtRate(InLayers):
     ) -> pa.Table:
         """As in the base class; ``hits`` says what each run's number of hits and neurons are."""
         runs = np.arange(start, stop, dtype=np.int64)
-        same = np.zeros(len(runs), dtype=np.int64)
-        return pa.table(
-            {
-                "run_id": runs,
-                "sample_index": (runs % images).astype(np.int32),
-                "layer": np.full(len(runs), "", dtype=object),
-                "call": same.astype(np.int16),
-                "neuron": same + NO_NEURON,
-                "bit": (same + NO_BIT).astype(np.int8),
-                "weight": np.ones(len(runs)),
-                "stratum": same.astype(np.int32),
-            },
-            schema=records.PLAN,
-        )
+        return unnamed(runs, runs % images)
 
     def hits(self, sites: list[Site], plan: pa.Table, seed: int, key: str) -> Hits:
         """The hits of each planned run, from (seed, key, run_id) alone; neurons in order."""

@@ -8,6 +8,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from progip import records
 from progip.batch_axis import IMAGES_FIRST, BatchAxis
 from progip.described import Described
 from progip.errors import ProgipError
@@ -101,6 +102,7 @@ SUPER = (pa.field("super_layer", pa.bool_()),)
 
 BITS = 32  # of the longest code
 NO_BIT = -1
+NO_NEURON = -1
 
 
 @dataclass(kw_only=True)
@@ -160,6 +162,30 @@ class FaultModel(Described, ABC):
             f"fault_model '{self.name}': its faults are not one bit of one neuron, so they have no "
             "strata; use sampling=uniform"
         )
+
+
+def unnamed(runs: np.ndarray, images: np.ndarray) -> pa.Table:
+    """``records.PLAN`` of runs whose hits it does not name; ``FaultModel.hits`` draws them.
+
+    Args:
+        runs: (n,) int64, numbers of the runs.
+        images: (n,) that they hit.
+    """
+    count = len(runs)
+    same = np.zeros(count, dtype=np.int64)
+    return pa.table(
+        {
+            "run_id": runs,
+            "sample_index": images.astype(np.int32),
+            "layer": np.full(count, "", dtype=object),
+            "call": same.astype(np.int16),
+            "neuron": same + NO_NEURON,
+            "bit": (same + NO_BIT).astype(np.int8),
+            "weight": np.ones(count),
+            "stratum": same.astype(np.int32),
+        },
+        schema=records.PLAN,
+    )
 
 
 def named_hits(sites: list[Site], plan: pa.Table) -> Hits:

@@ -9,10 +9,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from progip import records
 from progip.described import WORKS
 from progip.errors import ProgipError
-from progip.fault_models.base import NO_BIT, Hits, Site, check_bits
+from progip.fault_models.base import Hits, Site, check_bits, unnamed
 from progip.fault_models.layers import InLayers
 from progip.fault_models.random import RunStreams, integers, run_streams, uniforms
 from progip.number_formats.base import NumberFormat
@@ -57,22 +56,7 @@ class Elements(InLayers):
     ) -> pa.Table:
         """As in the base class; ``hits`` says which layers and elements each run hits."""
         runs = np.arange(start, stop, dtype=np.int64)
-        same = np.zeros(len(runs), dtype=np.int64)
-        return pa.table(
-            {
-                "run_id": runs,
-                "sample_index": integers(uniforms(seed, key, start, stop)[:, 0], images).astype(
-                    np.int32
-                ),
-                "layer": np.full(len(runs), "", dtype=object),
-                "call": same.astype(np.int16),
-                "neuron": same - 1,
-                "bit": (same + NO_BIT).astype(np.int8),
-                "weight": np.ones(len(runs)),
-                "stratum": same.astype(np.int32),
-            },
-            schema=records.PLAN,
-        )
+        return unnamed(runs, integers(uniforms(seed, key, start, stop)[:, 0], images))
 
     def hits(self, sites: list[Site], plan: pa.Table, seed: int, key: str) -> Hits:
         """The hits of each planned run, from (seed, key, run_id) alone; sites in order."""
@@ -139,12 +123,41 @@ class ZeroedElements(Elements):
 
 
 @dataclass(kw_only=True)
-class RandomElements(Elements):
-    """Elements are replaced by random values in [0, 1) (``random`` of TensorFI+).
+class SomeElements(Elements):
+    """So many elements of each layer that is hit.
 
     Attributes:
         number: of elements of each layer that is hit.
     """
+
+    number: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.number < 1:
+            raise ProgipError(
+                f"fault_model '{self.name}': number={self.number}: give at least 1 element"
+            )
+
+    def select(self, sites: list[Site]) -> list[Site]:
+        """As in the base class; refuses a layer with fewer elements."""
+        chosen = super().select(sites)
+        small = next((site for site in chosen if 0 < site.neurons < self.number), None)
+        if small is not None:
+            raise ProgipError(
+                f"fault_model '{self.name}': number={self.number} elements of layer "
+                f"'{small.layer}', which has {small.neurons}; give fewer, or leave it out with "
+                "fault_model.layers"
+            )
+        return chosen
+
+    def _count(self, neurons: int) -> int:
+        return self.number
+
+
+@dataclass(kw_only=True)
+class RandomElements(SomeElements):
+    """Elements are replaced by random values in [0, 1) (``random`` of TensorFI+)."""
 
     sentence: ClassVar[str] = (
         "Each run replaces elements of a layer's output by random values between 0 and 1 "
@@ -152,32 +165,20 @@ class RandomElements(Elements):
     )
     references: ClassVar[Mapping[str, str]] = {"TensorFI+": WORKS["TensorFI+"]}
 
-    number: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_number(self.name, self.number)
-
-    def select(self, sites: list[Site]) -> list[Site]:
-        return _large_enough(self.name, super().select(sites), self.number)
-
-    def _count(self, neurons: int) -> int:
-        return self.number
-
     def _words(
         self, uniform: np.ndarray, number_format: NumberFormat
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        values = torch.from_numpy(uniform.astype(np.float32))
+        fractions = np.floor(uniform * 2.0**24) * 2.0**-24  # float32 holds them, and none is 1
+        values = torch.from_numpy(fractions.astype(np.float32))
         codes = number_format.encode(number_format.quantise(values)).numpy()
         return codes.view(np.uint32), np.full(len(codes), ALL_BITS)
 
 
 @dataclass(kw_only=True)
-class FlippedElements(Elements):
+class FlippedElements(SomeElements):
     """One bit of each of some elements flips (``bitflips`` of TensorFI+ with a larger amount).
 
     Attributes:
-        number: of elements of each layer that is hit.
         bits: the bits that can be hit, uniformly.
     """
 
@@ -186,22 +187,14 @@ class FlippedElements(Elements):
     )
     references: ClassVar[Mapping[str, str]] = {"TensorFI+": WORKS["TensorFI+"]}
 
-    number: int = 1
     bits: list[int] = field(default_factory=lambda: list(range(32)))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_number(self.name, self.number)
         check_bits(self.name, self.bits)
 
     def check_format(self, number_format: NumberFormat) -> None:
         check_bits(self.name, self.bits, number_format)
-
-    def select(self, sites: list[Site]) -> list[Site]:
-        return _large_enough(self.name, super().select(sites), self.number)
-
-    def _count(self, neurons: int) -> int:
-        return self.number
 
     def _words(
         self, uniform: np.ndarray, number_format: NumberFormat
@@ -213,18 +206,3 @@ class FlippedElements(Elements):
 def _smallest(order: np.ndarray, count: int) -> np.ndarray:
     """Where the ``count`` smallest numbers are, ascending: distinct places, all choices alike."""
     return np.sort(np.argpartition(order, count - 1)[:count]) if count else NOTHING
-
-
-def _check_number(owner: str, number: int) -> None:
-    if number < 1:
-        raise ProgipError(f"fault_model '{owner}': number={number}: give at least 1 element")
-
-
-def _large_enough(owner: str, sites: list[Site], number: int) -> list[Site]:
-    small = next((site for site in sites if 0 < site.neurons < number), None)
-    if small is not None:
-        raise ProgipError(
-            f"fault_model '{owner}': number={number} elements of layer '{small.layer}', which has "
-            f"{small.neurons}; give fewer, or leave it out with fault_model.layers"
-        )
-    return sites

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -80,6 +80,9 @@ class Pilot:
 @dataclass(kw_only=True)
 class SamplingPlan(Described, ABC):
     """One way to draw faults; the fields of a subclass are the options of its YAML file."""
+
+    #: whether ``size`` says how many runs a cell has
+    sized: ClassVar[bool] = False
 
     name: str
 

@@ -28,6 +28,8 @@ class PerLayer(SamplingPlan):
     sentence: ClassVar[str] = "Every layer is hit by the same number of runs [GoldenEye]."
     references: ClassVar[Mapping[str, str]] = {"GoldenEye": WORKS["GoldenEye"]}
 
+    sized: ClassVar[bool] = True
+
     runs_per_layer: int = 4096
 
     def __post_init__(self) -> None:

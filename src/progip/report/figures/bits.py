@@ -6,9 +6,10 @@ from matplotlib.figure import Figure as Drawing
 
 from progip.analysis.campaign import Campaign
 from progip.analysis.estimates import in_order
+from progip.analysis.site_rates import executions_of, site_rates
 from progip.report.figures import style
 from progip.report.figures.base import Absent, Figure, called, in_words, readable
-from progip.report.figures.vulnerability import NOTHING, executions_of, fields_in_words, site_rates
+from progip.report.figures.vulnerability import NOTHING, fields_in_words
 from progip.report.formats import inside
 
 TITLE = "Failures by flipped bit"

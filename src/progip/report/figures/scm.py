@@ -30,7 +30,7 @@ def scm(campaign: Campaign) -> list[Figure | Absent]:
 
 def _alt(data: pd.DataFrame) -> str:
     said = [
-        f"{row['model']}, {row['what']}: {100 * row['share']:.1f} % ({row['scm']:,} of "
+        f"{row['network']}, {row['what']}: {100 * row['share']:.1f} % ({row['scm']:,} of "
         f"{row['n']:,})"
         for _, row in data.iterrows()
     ]
@@ -45,12 +45,12 @@ def draw(data: pd.DataFrame) -> Drawing:
     drawing, axes = style.panels(len(datasets), 1, 2.3)
     for number, dataset in enumerate(datasets):
         panel, part = axes[number, 0], data[data["dataset"] == dataset]
-        places = {model: place for place, model in enumerate(dict.fromkeys(part["model"]))}
+        places = {network: place for place, network in enumerate(dict.fromkeys(part["network"]))}
         for order, kind in enumerate(kinds):
             rows = part[part["what"] == kind]
             if rows.empty:
                 continue
-            x = rows["model"].map(places) + 0.16 * (order - (len(kinds) - 1) / 2)
+            x = rows["network"].map(places) + 0.16 * (order - (len(kinds) - 1) / 2)
             ends = abs(rows[["low", "high"]].sub(rows["share"], axis=0)).to_numpy().T
             look = looks.get(kind, _LOOKS[-1])
             panel.errorbar(

@@ -10,11 +10,11 @@ from matplotlib.ticker import NullLocator
 
 from progip.analysis.campaign import Campaign, by_group
 from progip.analysis.estimates import ALL, in_order
+from progip.analysis.site_rates import executions_of
 from progip.records import PASSES
 from progip.report import formats
 from progip.report.figures import style
 from progip.report.figures.base import Absent, Figure, called, readable
-from progip.report.figures.vulnerability import executions_of
 
 TITLE = "Scores, clean and faulty"
 CAPTION = (

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from progip.analysis.campaign import DETECTOR, Campaign, by_group
 from progip.analysis.estimates import UNPROTECTED, in_order
 from progip.analysis.observing import ExecutedRuns
+from progip.analysis.site_rates import executions_of
 from progip.errors import ProgipError
 from progip.protections.base import Evidence, protection_from
 from progip.report.figures import style
 from progip.report.figures.base import Absent, Figure, called, in_words
-from progip.report.figures.vulnerability import executions_of
 from progip.statistics import proportion_interval, weighted_rate
 
 TITLE = "Detector trade-off"

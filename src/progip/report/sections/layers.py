@@ -3,12 +3,11 @@
 import pandas as pd
 
 from progip.analysis.campaign import SETTING, Campaign, by_group
-from progip.analysis.estimates import in_order
 from progip.analysis.manifests import format_of
+from progip.analysis.site_rates import executions_of, site_rates
 from progip.analysis.site_sums import measured
 from progip.outcomes.declared import Declared
 from progip.report import formats
-from progip.report.figures.vulnerability import site_rates
 from progip.report.formats import inside
 from progip.report.layout import Block, Section, Value, setting_title
 
@@ -22,7 +21,7 @@ def layers_section(campaign: Campaign) -> Section | None:
     frames = [
         _ranked(campaign, setting)
         for setting, _ in by_group(campaign.cells, SETTING)
-        if any(len(e.sites) for e in _executions(campaign, setting))
+        if any(len(e.sites) for e in executions_of(campaign, setting))
     ]
     if not frames:
         return None
@@ -36,15 +35,11 @@ def layers_section(campaign: Campaign) -> Section | None:
     return Section("layers", "Vulnerability by layer", blocks, data, source)
 
 
-def _executions(campaign: Campaign, setting: tuple[str, ...]) -> list:
-    return [e for e in campaign.executions if tuple(e.names[n] for n in SETTING) == tuple(setting)]
-
-
 def _ranked(campaign: Campaign, setting: tuple[str, ...]) -> pd.DataFrame:
     """One row per layer: rank, counts, rate, shares of the network, failures by field, means."""
     rates = site_rates(campaign, setting, [*BY, "layer"])
     by_bit = site_rates(campaign, setting, [*BY, "layer", "bit"])
-    executions = _executions(campaign, setting)
+    executions = executions_of(campaign, setting)
     declared = campaign.declared
     parts = [e.sites.assign(**{n: e.names[n] for n in BY}) for e in executions]
     events = [event.name for event in declared.events]
@@ -132,8 +127,7 @@ def _block(
         failing = int((part["failures"] > 0).sum())
         notes = [f"{failing} of {len(part)} layers with a failure; all are in layers.csv."]
     notes += _few(part, declared)
-    where = in_order("fault_pass", [fault_pass])[0]
-    title = f"{model}, {method}, {where}: {setting_title(setting)}"
+    title = f"{model}, {method}, {fault_pass}: {setting_title(setting)}"
     return Block(title, headers, lines, notes)
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from progip.analysis.campaign import SETTING, Campaign
 from progip.analysis.estimates import UNPROTECTED, summarise, with_unprotected
-from progip.analysis.scm_shares import FAULT_FREE, NAMES, WITH_FAULTS, scm_shares
+from progip.analysis.scm_shares import FAULT_FREE, WITH_FAULTS, scm_shares
 from progip.report import formats
 from progip.report.layout import Block, Section, Value
 from progip.report.published import tensorfi_plus as published
@@ -117,7 +117,7 @@ def scm_section(campaign: Campaign) -> Section | None:
 
 def _scm_line(row: pd.Series) -> list[str]:
     return [
-        Value(row["model"], row.name, "model"),
+        Value(row["network"], row.name, "network"),
         Value(row["dataset"], row.name, "dataset"),
         row["what"],
         Value(formats.percent(row["share"]), row.name, "share"),
@@ -146,7 +146,7 @@ def differences(data: pd.DataFrame) -> list[str]:
     """
     found = []
     correct, wrong = (WITH_FAULTS.format(name) for name in ("correct", "misclassified"))
-    for key, group in data.groupby(list(NAMES), sort=False):
+    for (_, network), group in data.groupby(["dataset", "network"], sort=False):
         rows = {row["what"]: row for _, row in group.iterrows()}
         for a, b in ((correct, FAULT_FREE), (wrong, FAULT_FREE), (correct, wrong)):
             if a not in rows or b not in rows or not (rows[a]["n"] and rows[b]["n"]):
@@ -155,7 +155,7 @@ def differences(data: pd.DataFrame) -> list[str]:
             sizes = [_published_errors(rows[name]) for name in (a, b)]
             theirs = _compared(rows[a], rows[b], *sizes) if min(sizes) >= 1 else None
             text = (
-                f"{key[0]}: {a} against {b}: {formats.points(ours.estimate)} points "
+                f"{network}: {a} against {b}: {formats.points(ours.estimate)} points "
                 f"({formats.points(ours.low)} to {formats.points(ours.high)}), "
                 f"{_verdict(ours.p_value)}"
             )
