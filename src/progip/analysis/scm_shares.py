@@ -23,9 +23,9 @@ def scm_shares(campaign: Campaign) -> pd.DataFrame:
 
     Returns:
         ``network`` (a label), NAMES, ``what``, ``share`` with ``low`` and ``high`` (95 %; bootstrap
-        over images where faults are, Wilson's without), ``scm`` and ``n`` (misclassifications or SDCs), ``images``
-        they are of, ``effective_n`` (n by the design effect of the images), ``runs`` and ``joint``
-        (SCMs by runs).
+        over images where faults are, Wilson's without), ``scm`` and ``n`` (misclassifications or
+        SDCs), ``images`` they are of, ``effective_n`` (n by the design effect of the images),
+        ``runs`` and ``joint`` (SCMs by runs).
     """
     rows: list[dict[str, Any]] = []
     seen = set()
