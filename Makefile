@@ -5,6 +5,9 @@ VENV ?= .venv
 CAMPAIGN ?= overall
 RUNS ?=
 SECONDS ?= 60
+# of figure-weights and figure-formats: fault maps a cell, test images (empty: the file's own)
+MAPS ?=
+IMAGES ?=
 BIN := $(VENV)/bin
 RUN := $(BIN)/python run.py --config-dir campaigns --config-name
 REPORT := $(BIN)/python -m progip report
@@ -22,7 +25,7 @@ BENCH_DATA = $(if $(PROGIP_DATA),--weights $(abspath $(PROGIP_DATA))/weights \
 .PHONY: help demo test test-all check docs smoke ready sample-data paper-weights tables table-base table-overall table-passes \
     table-runtime table-sample table-paper figures figure-passes figure-vulnerability figure-bits \
     figure-rates figure-rates-sample sdc-campaigns table-sdc figure-scm table-loss smoke-architectures \
-    figure-tradeoff figure-scores figure-precision \
+    figure-tradeoff figure-scores figure-precision figure-weights figure-formats \
     slurm-test bench bench-bookkeeping clean
 
 help:  ## list the targets
@@ -143,6 +146,18 @@ figure-rates-sample: $(VENV)/.base sample-data  ## the same, CIFAR-10 networks o
 	    PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sample_rates_$$campaign || exit 1; \
 	done
 	$(REPORT) outputs/sample_rates
+
+figure-weights: $(VENV)/.base sample-data  ## accuracy against bit error rates of weights, five formats: PROGIP_DATA=FOLDER
+	for campaign in weights_resnet20 weights_resnet56; do \
+	    PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) $$campaign $(if $(MAPS),sizing.maps=$(MAPS)) \
+	        $(if $(IMAGES),dataset.limit=$(IMAGES)) || exit 1; \
+	done
+	$(REPORT) outputs/weights
+
+figure-formats: $(VENV)/.base sample-data  ## mismatches and DeltaLoss by number format (GoldenEye): PROGIP_DATA=FOLDER
+	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) formats_resnet20 \
+	    $(if $(RUNS),sampling.runs_per_layer=$(RUNS)) $(if $(IMAGES),dataset.limit=$(IMAGES))
+	$(REPORT) outputs/formats --outcome loss
 
 SDC := sdc_mobilenet_v2 sdc_squeezenet1_0 sdc_resnet56_cifar100
 

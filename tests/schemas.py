@@ -7,6 +7,7 @@ from progip import records
 OBSERVED = pa.schema(
     [
         ("label", pa.int32()),
+        ("field", pa.string()),
         ("value_before", pa.float32()),
         ("value_after", pa.float32()),
         ("golden_class", pa.int32()),

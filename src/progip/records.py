@@ -17,6 +17,8 @@ import pyarrow as pa
 SCHEMA_VERSION = 1
 
 PASSES = ("first_forward", "backward", "second_forward")
+#: in place of one of them: a fault that stays in memory is there in each
+EVERY_PASS = "all"
 POPULATIONS = ("id", "ood")
 OOD_LABEL = -1
 NO_CLASS = -1
@@ -95,6 +97,7 @@ SPLIT = pa.schema([("population", pa.string()), ("split", pa.string())])
 FAULT = pa.schema(
     [
         ("label", pa.int32()),
+        ("field", pa.string()),  # of the number format: what the bit means; "" where it names none
         ("value_before", pa.float32()),
         ("value_after", pa.float32()),
     ]

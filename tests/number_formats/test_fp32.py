@@ -5,10 +5,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from progip.contracts import BrokenContract, check_number_format
 from progip.number_formats.base import BitField
+from progip.number_formats.block_fp import BlockFP
 from progip.number_formats.fp32 import FP32, Float32
 
 WORDS = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=50)
@@ -37,9 +38,9 @@ def test_a_flipped_bit_lies_in_its_field(words: list[int], bit: int) -> None:
 
 def test_it_computes_as_the_network_does() -> None:
     network = nn.Linear(2, 2)
-    assert FP32.prepare(network) is network
+    assert FP32.prepare(network, list) is network
     values = torch.tensor([0.1, torch.nan, -0.0])
-    assert FP32.quantise(values) is values
+    assert FP32.quantised(values) is values
 
 
 class Gap(Float32):
@@ -51,7 +52,7 @@ class Gap(Float32):
 class Lossy(Float32):
     """Encoding that drops the last bit."""
 
-    def encode(self, values: torch.Tensor) -> torch.Tensor:
+    def encode(self, values: Tensor, metadata: Tensor | None = None) -> Tensor:
         return super().encode(values) & ~1
 
 
@@ -62,3 +63,25 @@ def test_broken_formats(broken: type[Float32], why: str) -> None:
     check_number_format(FP32)
     with pytest.raises(BrokenContract, match=why):
         check_number_format(broken(name="broken"))
+
+
+class Unlike(BlockFP):
+    """Registers that follow from more than what quantised rows have."""
+
+    def metadata(self, rows: Tensor) -> Tensor:
+        return super().metadata(rows) + bool((rows.view(torch.int32) & 0xFF).any())
+
+
+class Silent(BlockFP):
+    """Fields of a register, and no register."""
+
+    def metadata(self, rows: Tensor) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"), [(Unlike, "finds other metadata"), (Silent, "must have metadata where")]
+)
+def test_broken_metadata(broken: type[BlockFP], why: str) -> None:
+    with pytest.raises(BrokenContract, match=why):
+        check_number_format(broken(name="broken", width=8, exponent=4))

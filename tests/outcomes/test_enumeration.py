@@ -83,7 +83,7 @@ def executed(inputs: tuple[nn.Sequential, Tensor, np.ndarray]) -> pa.Table:
     parts = [run_fields(probe.produces) for probe in (*BASE, *probes)]
     fields = [field for part in parts for field in part]
     schema = pa.schema([*records.PLAN, *records.FAULT, *fields])
-    return observed_table(plan, golden, executor.run(plan), schema)
+    return observed_table(plan, golden, executor.run(plan), schema, sites=sites)
 
 
 @pytest.fixture(scope="module")

@@ -123,7 +123,7 @@ class Truth:
         protection = ProGIP(name="progip")
         limits = protection.calibrate(golden_evidence(golden), gradient_vanishes=True)
         names = {name: name for name in records.CELL.names} | {"population": "id"}
-        table = observed_table(plan, golden, observed, schemas.EXECUTION)
+        table = observed_table(plan, golden, observed, schemas.EXECUTION, sites=sites)
         result = judge(
             table,
             names,

@@ -98,10 +98,11 @@ def _count_pairs(
                 "their faults are not the same; they are left out of the comparison"
             )
             continue
-        found.append(joined)
+        own = used * 10**9 + joined["map_a"]  # maps of one cell are not those of another
+        found.append(joined.assign(map_a=own.where(joined["map_a"] >= 0, -1)))
         unmatched += alone
         used += 1
-    names = ["alarm_a", "alarm_b", "weight_a"]
+    names = ["alarm_a", "alarm_b", "weight_a", "map_a"]
     pairs = pd.concat([pair[names] for pair in found]) if found else pd.DataFrame(columns=names)
     seen_a, seen_b = (pairs[f"alarm_{side}"].to_numpy(bool) for side in "ab")
     weight = pairs["weight_a"].to_numpy(float)
@@ -118,7 +119,9 @@ def _count_pairs(
     if not len(pairs):
         missing = ("difference", "difference_low", "difference_high", "p_value", "p_holm")
         return {**counts, **dict.fromkeys(missing, math.nan), "significant": False}
-    gap = compare_paired_weighted(seen_a, seen_b, weight)
+    maps = pairs["map_a"].to_numpy()
+    clusters = maps if (maps >= 0).all() else None
+    gap = compare_paired_weighted(seen_a, seen_b, weight, clusters=clusters)
     return {
         **counts,
         "difference": gap.estimate,

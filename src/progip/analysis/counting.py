@@ -218,6 +218,7 @@ def _failures(failing: list[dict[str, NDArray]], sums: tally.Tally) -> pd.DataFr
                 "kind": sums.kinds.silent[sums.kinds.categories(rows)],
                 "alarm": rows["alarm"],
                 "weight": sums.row_weights(rows),
+                "map": rows["run_id"] // sums.rows_per_map if sums.rows_per_map else -1,
             }
         )
         for rows in failing
@@ -232,5 +233,6 @@ _NO_FAILURES = pd.DataFrame(
         "kind": np.empty(0, np.int64),
         "alarm": np.empty(0, bool),
         "weight": np.empty(0, np.float64),
+        "map": np.empty(0, np.int64),
     }
 )

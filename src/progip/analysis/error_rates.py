@@ -75,6 +75,24 @@ def over_maps(events: NDArray[np.bool_], images: NDArray[np.int64]) -> Rate:
     )
 
 
+def over_rounds(events: NDArray[np.bool_], maps: NDArray[np.int64]) -> Rate:
+    """The rate of an event over runs that share their faults map by map: each map is one unit.
+
+    The variance is that between maps (Cochran, eq. 6.13), with Student's cut-off.
+
+    Args:
+        events: (runs,). maps: (runs,) number of each run's map.
+    """
+    _, index = np.unique(maps, return_inverse=True)
+    whole, part = np.bincount(index), np.bincount(index, events)
+    n, k, units = len(events), int(events.sum()), len(whole)
+    p = k / n
+    spread = float(((part - p * whole) ** 2).sum()) / n**2 * units / max(units - 1, 1)
+    return rate_from_variance(
+        n=n, events=k, estimate=p, variance=spread, kish=units, degrees=max(units - 1, 1)
+    )
+
+
 def ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Rate:
     """Sum of parts over sum of wholes with the variance over runs (Cochran, eq. 6.13).
 
@@ -115,15 +133,22 @@ def _describe(cell: CellFolder, rows: pd.DataFrame, bare: pd.DataFrame | None) -
     right = (rows["faulty_class"] == rows["label"]).to_numpy()
     changed = (rows["faulty_class"] != rows["golden_class"]).to_numpy()
     alarm, hit = rows["alarm"].to_numpy(bool), rows["hits"].to_numpy() > 0
+    per_map = manifest.get("runs_per_map")
+    if per_map:  # faults that stay in memory
+        maps = rows["run_id"].to_numpy(np.int64) // per_map
+
+    def repeated(events: NDArray[np.bool_]) -> Rate:
+        return over_rounds(events, maps) if per_map else over_maps(events, sample)
+
     labelled = manifest["cell"]["population"] == "id"
     clean = manifest.get("clean") or {}
     accuracy = (manifest.get("base_metrics") or {}).get("id_accuracy")
     watched = manifest["cell"]["protection"] != UNPROTECTED
     wide = cluster_bootstrap(right, np.ones(len(right)), sample, resamples=RESAMPLES)
-    corrects = "corrected" in rows
+    corrects = "corrected_hit" in rows
     quantities = [
-        _Quantity("accuracy", over_maps(right, sample) if labelled else None),
-        _Quantity("sdc", over_maps(changed, sample)),
+        _Quantity("accuracy", repeated(right) if labelled else None),
+        _Quantity("sdc", repeated(changed)),
         _Quantity(
             "clean_accuracy",
             rate(accuracy["correct"], accuracy["images"])
@@ -142,7 +167,8 @@ def _describe(cell: CellFolder, rows: pd.DataFrame, bare: pd.DataFrame | None) -
     result: dict[str, Any] = {name: manifest["cell"][name] for name in CURVE if name != "family"}
     result["family"] = family(cell)
     result |= {"protection": manifest["cell"]["protection"], "rate": at, "runs": len(rows)}
-    result |= {"images": images, "maps": len(rows) // images, "hits": int(rows["hits"].sum())}
+    hits = int(rows["hits"].sum()) // (per_map or 1)  # of a map, which all its rows name
+    result |= {"images": images, "maps": len(rows) // (per_map or images), "hits": hits}
     for quantity in quantities:
         result |= quantity.columns()
     limits = (wide.low, wide.high) if labelled else (math.nan, math.nan)
@@ -177,7 +203,8 @@ def _faults_of(cell: CellFolder) -> tuple[Any, ...]:
 
 def _rows(cell: CellFolder) -> pd.DataFrame:
     """The columns needed of every shard that can be read; `Campaign.load` has warned of others."""
-    more = OF_CORRECTION if correction_of(cell) else ()
+    # which values were hit, and corrected, is told of activations alone
+    more = OF_CORRECTION if correction_of(cell) and not cell.manifest.get("runs_per_map") else ()
     parts = []
     for shard in cell.shards:
         try:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -97,6 +98,8 @@ class MeanSums:
         self.measure = measure
         self._nonfinite = 0
         self._sums: list[NDArray[np.float64]] = []
+        self._maps: list[pd.DataFrame] = []
+        self._sizes: tuple[int, int] = (0, 0)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -115,6 +118,9 @@ class MeanSums:
         self._nonfinite += int((base & ~finite).sum())
         w = places.factor * (base & finite)
         x = np.where(finite, value, 0.0)
+        if places.cluster is not None:
+            self._add_maps(places, w, w * x, base & finite)
+            return
         terms = (None, w, w * x, w * w, w * w * x, w * w * x * x)
         if not self._sums:
             self._sums = [np.zeros((_SUMS + 1, size)) for size in places.sizes]
@@ -126,12 +132,43 @@ class MeanSums:
                 sum_ += np.bincount(stratum, weights, minlength=size)
             sums[-1] += np.bincount(stratum, (base & finite)[rows], minlength=size)
 
+    def _add_maps(
+        self, places: Places, w: NDArray[np.float64], wx: NDArray[np.float64], counted: NDArray
+    ) -> None:
+        """Keep the sums of each fault map: its rows are one unit of the sample."""
+        frame = pd.DataFrame(
+            {
+                "map": places.cluster,
+                "pilot": places.phases[0],
+                "stratum": places.stratum,
+                "w": w,
+                "wx": wx,
+                "counted": counted,
+            }
+        )
+        self._maps.append(frame.groupby(["map", "pilot", "stratum"]).sum())
+        self._sizes = places.sizes
+
+    def _of_maps(self) -> list[NDArray[np.float64]]:
+        """The sums of ``add`` over whole maps, by phase and stratum."""
+        whole = pd.concat(self._maps).groupby(level=[0, 1, 2]).sum().reset_index()
+        found = []
+        for size, pilot in zip(self._sizes, (True, False), strict=True):
+            part = whole[whole["pilot"] == pilot]
+            w, wx = part["w"].to_numpy(), part["wx"].to_numpy()
+            terms = (None, w, wx, w * w, w * wx, wx * wx, part["counted"].to_numpy(float))
+            stratum = part["stratum"].to_numpy()
+            sums = [np.bincount(stratum, term, minlength=size) for term in terms]
+            found.append(np.stack(sums).astype(float))
+        return found
+
     def moments(self, tally: Tally) -> MeanMoments:
         """The moments of the rows so far, which ``tally`` has counted, too."""
         weight = value = 0.0
         covariance = np.zeros((2, 2))
         rows = 0.0
-        phases = zip(self._sums, tally.factors(), tally.groups(), strict=True)
+        kept = self._of_maps() if self._maps else self._sums
+        phases = zip(kept, tally.factors(), tally.groups(), strict=True)
         for sums, factor, group in phases:
             power = np.array([0, 1, 1, 2, 2, 2, 0])[:, None]
             scaled = sums * factor**power

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from progip.analysis.kinds import declared_in, kinds_of
 from progip.errors import ProgipError
+from progip.statistics.clustered_sums import ClusteredSums
 from progip.statistics.strata import Moments, StratifiedSums
 from progip.storage.reading import read_columns
 
@@ -27,12 +28,14 @@ class Places:
         stratum: (rows,).
         factor: (rows,) what a row counts within its stratum.
         sizes: number of strata of each phase.
+        cluster: (rows,) number of each row's fault map; None where every row has its own.
     """
 
     phases: tuple[NDArray[np.bool_], NDArray[np.bool_]]
     stratum: NDArray[np.int64]
     factor: NDArray[np.float64]
     sizes: tuple[int, int]
+    cluster: NDArray[np.int64] | None = None
 
 
 class Tally:
@@ -58,8 +61,11 @@ class Tally:
         self._stratified = bool(strata)
         shares = np.array([stratum["share"] for stratum in strata] or [1.0])
         #: of the pilot, which has an allocation of its own, and of all other rows
-        self._phases = tuple(
-            StratifiedSums(
+        #: rows that share a fault map; 0 where every row has faults of its own
+        self.rows_per_map = int(manifest.get("runs_per_map") or 0)
+        sums = ClusteredSums if self.rows_per_map else StratifiedSums
+        self._phases: tuple[StratifiedSums, ...] = tuple(
+            sums(
                 shares,
                 np.array([stratum[name] for stratum in strata] or [1.0]),
                 self.kinds.count,
@@ -73,7 +79,7 @@ class Tally:
         """The columns that `add` needs."""
         names = ["weight", *self.kinds.flags]
         names += ["stratum"] if self._stratified else []
-        names += ["run_id"] if self._pilot_runs else []
+        names += ["run_id"] if self._pilot_runs or self.rows_per_map else []
         names += ["layer", "call"] if self._factors is not None else []
         return tuple(names)
 
@@ -88,7 +94,11 @@ class Tally:
         kind = self.kinds.categories(columns)
         pilot = self._in_pilot(columns)
         for sums, rows in zip(self._phases, (pilot, ~pilot), strict=True):
-            sums.add(stratum[rows], kind[rows], factor[rows])
+            part = stratum[rows], kind[rows], factor[rows]
+            if isinstance(sums, ClusteredSums):
+                sums.add_clusters(*part, columns["run_id"][rows] // self.rows_per_map)
+            else:
+                sums.add(*part)
 
     def moments(self) -> Moments:
         """The moments of the rows counted so far, over the categories.
@@ -113,7 +123,8 @@ class Tally:
         pilot = self._in_pilot(columns)
         early, late = (len(sums.shares) for sums in self._phases)
         where = self._stratum(columns), self._factor(columns)
-        return Places((pilot, ~pilot), *where, (early, late))
+        maps = columns["run_id"] // self.rows_per_map if self.rows_per_map else None
+        return Places((pilot, ~pilot), *where, (early, late), maps)
 
     def factors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """What a row of each stratum counts in pilot and rest, before its own factor."""

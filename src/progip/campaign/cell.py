@@ -87,7 +87,7 @@ class Cell:
         check_same_identity(self.folder, self.identity)
         check_same_identity(self.execution_folder, self.execution_identity)
         accepted()
-        settings.fault_model.select(self.subject.tested.modules)
+        settings.fault_model.select(self.subject.tested.modules(settings.fault_model))
         clean = self.execution_folder / store.CLEAN
         if not clean.exists():
             rows = clean_rows(self.subject.golden)
@@ -95,10 +95,11 @@ class Cell:
                 store.write_table(clean, rows)
         self.subject.watched(settings.protection)  # refuses what would check nothing
         faults = self.planner.space.size
-        runs = settings.sampling.size(self.planner.space) or settings.runs
-        self.planned = settings.sizing.size(runs, faults)
+        self.planned = settings.sizing.size(self.planner.runs, faults, self.planner.round)
         seconds = known_seconds_per_run(settings.execution_key)
-        announcement = settings.sizing.announcement(self.planned, faults, seconds)
+        announcement = settings.sizing.announcement(
+            self.planned, faults, seconds, self.planner.round
+        )
         log.info("%s: %s", settings.execution_key, announcement)
         self._monitor = StoppingMonitor(settings, self.planned)
 
@@ -108,7 +109,7 @@ class Cell:
 
         What comes after a pilot is planned from its rows.
         """
-        pilot = self.settings.sampling.pilot_runs
+        pilot = self.planner.pilot_runs
         return sorted({min(pilot, self.planned), *self._monitor.looks} - {0})
 
     def stage(self, runs: int) -> ShardQueue:

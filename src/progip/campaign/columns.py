@@ -5,7 +5,7 @@ import pyarrow as pa
 from progip import records
 from progip.campaign.settings import CellSettings
 from progip.engine.corrected import SCORES
-from progip.fault_models.base import FaultModel
+from progip.fault_models.base import MAP, FaultModel
 from progip.probes import BASE, Probe
 from progip.probes.corrections import CorrectionProbe
 from progip.records import Part
@@ -30,7 +30,8 @@ def execution_parts(settings: CellSettings) -> tuple[list[Part], list[Part]]:
     correction = settings.subject.correction
     if correction is not None:
         more.append(of_probe(CorrectionProbe))
-        more.append(Part(f"protection {correction.name}", tuple(SCORES)))
+        if settings.fault_model.scope == "row":  # which values were hit, and corrected
+            more.append(Part(f"protection {correction.name}", tuple(SCORES)))
     return base, more
 
 
@@ -44,6 +45,12 @@ def result_parts(settings: CellSettings) -> list[Part]:
         Part(f"protection {settings.protection.name}", tuple(records.ALARM)),
         *more,
     ]
+
+
+def planned_columns(settings: CellSettings) -> list[str]:
+    """Of a plan: what a run is executed from."""
+    maps = [field.name for field in MAP] if settings.fault_model.scope == "round" else []
+    return [*records.PLAN.names, *maps]
 
 
 def execution_schema(settings: CellSettings) -> pa.Schema:

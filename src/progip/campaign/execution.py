@@ -13,10 +13,16 @@ from progip import records
 from progip.campaign.columns import execution_schema
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import Subject
-from progip.engine.incremental import IncrementalExecutor, NotTraceable
+from progip.engine.incremental import (
+    IncrementalExecutor,
+    IncrementalRounds,
+    NotTraceable,
+    Traced,
+)
 from progip.engine.reference import ReferenceExecutor
+from progip.engine.rounds import RoundExecutor
 from progip.errors import ProgipError
-from progip.fault_models.base import SUPER, Hits, Site
+from progip.fault_models.base import BITS, MAP, NO_BIT, SUPER, Hits, Site
 from progip.models.calls import Call
 
 log = logging.getLogger(__name__)
@@ -44,6 +50,16 @@ def reference_executor(
     def draw(plan: pa.Table) -> Hits:
         return model.hits(sites, plan, settings.seed, settings.fault_key)
 
+    if model.scope == "round":
+        return RoundExecutor(
+            subject.pipeline,
+            sites,
+            subject.tested.images[settings.population],
+            subject.tested.batch_size,
+            draw,
+            subject.tested.labels[settings.population],
+            named=not model.many,
+        )
     return ReferenceExecutor(
         subject.pipeline,
         sites,
@@ -53,6 +69,22 @@ def reference_executor(
         draw if model.many else None,
         subject.tested.labels[settings.population],
     )
+
+
+def _incremental(
+    settings: CellSettings, subject: Subject, traced: Traced, sites: list[Site]
+) -> Executor:
+    images = subject.tested.images[settings.population]
+    memory = settings.subject.golden_memory
+    labels = subject.tested.labels[settings.population]
+    model = settings.fault_model
+    if model.scope == "row":
+        return IncrementalExecutor(traced, sites, settings.fault_pass, images, memory, labels)
+
+    def draw(maps: pa.Table) -> Hits:
+        return model.hits(sites, maps, settings.seed, settings.fault_key)
+
+    return IncrementalRounds(traced, sites, images, draw, memory, labels)
 
 
 class Execution:
@@ -68,6 +100,7 @@ class Execution:
         self._golden = subject.golden.evaluation(settings.population)
         self._super_layers = lambda: subject.super_layers
         self._schema = execution_schema(settings)
+        self._sites = sites
         self._reference = reference_executor(settings, subject, sites)
         self._executor: Executor = self._reference
         self._expect_golden(settings, subject)
@@ -78,14 +111,7 @@ class Execution:
                 traced = subject.traced
                 if isinstance(traced, NotTraceable):
                     raise traced
-                self._executor = IncrementalExecutor(
-                    traced,
-                    sites,
-                    settings.fault_pass,
-                    subject.tested.images[settings.population],
-                    settings.subject.golden_memory,
-                    subject.tested.labels[settings.population],
-                )
+                self._executor = _incremental(settings, subject, traced, sites)
             except NotTraceable as reason:
                 log.warning("executed by the reference, which is slower: %s", reason)
 
@@ -120,7 +146,9 @@ class Execution:
         observed = self._executor.run(plan)
         if self._executor is not self._reference and self._every:
             self._check(plan, observed)
-        return observed_table(plan, self._golden, observed, self._schema, self._super_layers)
+        return observed_table(
+            plan, self._golden, observed, self._schema, self._super_layers, sites=self._sites
+        )
 
     @property
     def golden_seconds(self) -> float:
@@ -151,22 +179,31 @@ def observed_table(
     observed: dict[str, np.ndarray],
     schema: pa.Schema,
     super_layers: Callable[[], Collection[Call]] = frozenset,
+    *,
+    sites: list[Site],
 ) -> pa.Table:
     """Plan, golden and faulty columns of the same runs as one table of ``execution_schema``.
 
     Args:
+        sites: that the plan was drawn for.
         super_layers: gives those of the network, where a column says it.
     """
     samples = plan["sample_index"].to_numpy()
-    columns: dict[str, object] = {name: plan[name] for name in records.PLAN.names}
+    columns: dict[str, object] = {name: plan[name] for name in plan.column_names}
     columns["label"] = golden["label"].to_numpy()[samples]
+    bits = np.arange(NO_BIT, BITS)
+    means = np.array([sites[0].field(bit) if sites else "" for bit in bits.tolist()], dtype=object)
+    columns["field"] = means[plan["bit"].to_numpy() - NO_BIT]
     for name in schema.names:
         which, _, own = name.partition("_")
         if name in columns:
             continue
         if name == SUPER[0].name:
-            keys = zip(plan["layer"].to_pylist(), plan["call"].to_pylist(), strict=True)
+            calls = plan["call"].to_pylist()
+            if MAP[1].name in plan.column_names:  # of a parameter, which all calls use
+                calls = [0] * len(calls)
             marked = super_layers()
+            keys = zip(plan["layer"].to_pylist(), calls, strict=True)
             columns[name] = np.array([key in marked for key in keys], dtype=bool)
             continue
         if which == "golden":

@@ -52,11 +52,12 @@ def cell_manifest(
         "config_hash": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest(),
         "config": config,
         "outcome": settings.outcome.declared.to_json(),
-        "number_format": settings.subject.number_format.described(),
+        "number_format": _codes(settings.subject.number_format.name, layers),
         "sampling": planner.describe(),
         "thresholds": {"ood": subject.thresholds.ood, **thresholds},
         "clean": {"images": len(clean.alarm), "alarms": int(clean.alarm.sum())},
         "condition_images": len(planner.images),
+        "runs_per_map": planner.round if settings.fault_model.scope == "round" else None,
         "clean_outcome": settings.outcome.clean(planner.golden),
         "base_metrics": subject.thresholds.base_metrics,
         "weights_sha256": identity["weights_sha256"],
@@ -71,6 +72,14 @@ def cell_manifest(
     }
 
 
+def _codes(name: str, sites: list[Site]) -> dict[str, Any]:
+    """What faults hit: the bits of a code, or of a register, and what they mean."""
+    described = sites[0].format.described()
+    if sites[0].of_metadata:
+        described |= {"fields": described["metadata"], "bits": sites[0].bits}
+    return {**described, "name": name}
+
+
 def _layer(site: Site, settings: CellSettings, subject: Subject) -> dict[str, Any]:
     about: dict[str, Any] = {
         "layer": site.layer,
@@ -79,8 +88,12 @@ def _layer(site: Site, settings: CellSettings, subject: Subject) -> dict[str, An
         "neurons": site.neurons,
         "macs": site.macs,
     }
+    if site.parameter:
+        about |= {"parameter": site.parameter, "shape": list(site.shape)}
     if SUPER[0] in settings.fault_model.columns:
-        about["super_layer"] = site.key in subject.super_layers
+        about["super_layer"] = (site.layer, 0 if site.parameter else site.call) in (
+            subject.super_layers
+        )
     return about
 
 

@@ -1,6 +1,7 @@
 """The network under test: loaded, placed on its device with its data, and corrected or not."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -15,9 +16,11 @@ from progip.campaign.settings import SubjectSettings, identity
 from progip.datasets.base import Images
 from progip.datasets.pairing import population_split
 from progip.engine.corrected import CorrectedPipeline
+from progip.engine.parameters import parameter_sites
 from progip.engine.pipeline import Pipeline
 from progip.engine.ranges import RangeTable
 from progip.engine.sites import Site, hookable, kinds_of
+from progip.fault_models.base import FaultModel
 from progip.models.checking import check_repeatable
 from progip.models.loading import load_network, weights_fingerprint
 from progip.ood_methods.base import OODMethod
@@ -51,6 +54,8 @@ class NetworkUnderTest:
             name: population_split(*name, dataset, settings.ood_dataset)
             for name in TABLES
             if name[0] in self.method.populations
+            # without verdicts there is no threshold to set, so every test image may be evaluated
+            and (name[1] == "evaluation" or self.method.verdicts or dataset.calibration)
         }
         self.data: CleanData = {
             name: (self._placed(images), images.labels) for name, images in splits.items()
@@ -62,7 +67,8 @@ class NetworkUnderTest:
                 self.device,
                 image_shape=splits["id", "evaluation"].pixels.shape[1:],
                 channels_last=settings.channels_last,
-            )
+            ),
+            lambda: (images for images, _ in self.training_batches()),
         )
         self.images = {p: self.data[p, "evaluation"][0] for p in self.method.populations}
         self.labels = {p: self.data[p, "evaluation"][1] for p in self.method.populations}
@@ -109,9 +115,10 @@ class NetworkUnderTest:
         """Every module of the model, without what a protection puts into it."""
         return list(self.plain.modules())
 
-    @property
-    def modules(self) -> list[Site]:
-        """Every module that may be hit as a site of unknown size: known before golden work."""
+    def modules(self, fault_model: FaultModel) -> list[Site]:
+        """What may be hit, as sites of unknown size: known before golden work."""
+        if fault_model.scope == "round":
+            return [replace(site, shape=(), neurons=0) for site in parameter_sites(self.plain, {})]
         return [
             Site(name, 0, kinds_of(module)[0], (), 0, 0, kinds_of(module))
             for name, module in hookable(self.plain)

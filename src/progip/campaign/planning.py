@@ -12,7 +12,7 @@ from progip.analysis.kinds import kinds_of
 from progip.campaign.judge import runs_of
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import Subject
-from progip.fault_models.base import Site
+from progip.fault_models.base import MAP, Site
 from progip.outcomes.base import Context
 from progip.sampling.base import CleanValues, FaultSpace, Pilot
 from progip.storage import store
@@ -48,25 +48,66 @@ class Planner:
         flags = settings.outcome.judge(clean, self._context)
         base = self._kinds.declared.base
         correct = flags[base] if base else np.ones(len(golden), dtype=bool)
-        self.space = FaultSpace(
-            settings.fault_model,
-            sites,
-            correct[self.images],
-            np.abs(rows["score"] - self._threshold)[self.images],
-            lambda: self._values(
-                subject.clean_values(settings.population, settings.fault_pass, sites)
-            ),
-        )
+        model = settings.fault_model
+        #: runs that share a fault map; 1 where every run has faults of its own
+        self.round = model.rows_per_map(len(self.images))
+        if model.scope == "round":  # which images a map meets is no part of its law
+            self.space = FaultSpace(model, sites, np.ones(1, dtype=bool))
+        else:
+            self.space = FaultSpace(
+                model,
+                sites,
+                correct[self.images],
+                np.abs(rows["score"] - self._threshold)[self.images],
+                lambda: self._values(
+                    subject.clean_values(settings.population, settings.fault_pass, sites)
+                ),
+            )
         self._pilot: Pilot | None = None
+        self._parameters = {site.key: site.parameter for site in sites}
+
+    @property
+    def runs(self) -> int:
+        """Of the cell: what the fault model, the plan or the configuration says."""
+        s = self._settings
+        maps = s.fault_model.maps() or s.sampling.size(self.space) or s.sizing.maps
+        return s.runs if maps is None else maps * self.round
+
+    @property
+    def pilot_runs(self) -> int:
+        """Runs of the sampling plan's pilot, which counts maps where runs share them."""
+        return self._settings.sampling.pilot_runs * self.round
 
     def plan(self, start: int, stop: int) -> pa.Table:
-        """``records.PLAN`` of runs start..stop-1; the pilot before them must be executed."""
+        """``records.PLAN`` of runs start..stop-1; the pilot before them must be executed.
+
+        Where runs share a fault map, the columns of ``fault_models.base.MAP`` are there, too.
+        """
         s = self._settings
-        pilot = self.pilot() if stop > s.sampling.pilot_runs else None
+        pilot = self.pilot() if stop > self.pilot_runs else None
+        if s.fault_model.scope == "round":
+            return self._rounds(start, stop, pilot)
         plan = s.sampling.plan(self.space, s.seed, s.fault_key, start, stop, pilot)
         images = self.images[plan["sample_index"].to_numpy()].astype(np.int32)
         position = plan.schema.get_field_index("sample_index")
         return plan.set_column(position, plan.schema.field(position), pa.array(images))
+
+    def _rounds(self, start: int, stop: int, pilot: Pilot | None) -> pa.Table:
+        """Runs of whole and begun rounds: the maps, and the images that each meets in turn."""
+        s, runs = self._settings, np.arange(start, stop, dtype=np.int64)
+        number = runs // self.round
+        first, last = int(number[0]), int(number[-1])
+        maps = s.sampling.plan(self.space, s.seed, s.fault_key, first, last + 1, pilot)
+        plan = maps.take(pa.array(number - first))
+        images = self.images[runs % len(self.images)].astype(np.int32)
+        for name, values in (("run_id", runs), ("sample_index", images)):
+            place = plan.schema.get_field_index(name)
+            plan = plan.set_column(place, plan.schema.field(name), pa.array(values))
+        keys = zip(plan["layer"].to_pylist(), plan["call"].to_pylist(), strict=True)
+        names = [self._parameters.get(key, "") for key in keys]
+        for field, column in zip(MAP, (pa.array(number.astype(np.int32)), names), strict=True):
+            plan = plan.append_column(field, pa.array(column, field.type))
+        return plan
 
     def _values(self, values: CleanValues) -> CleanValues:
         every = len(self.images) == values.counts.shape[2]
@@ -74,7 +115,7 @@ class Planner:
 
     def pilot(self) -> Pilot | None:
         """What the pilot showed; None where the plan has none or it is not complete."""
-        runs = self._settings.sampling.pilot_runs
+        runs = self.pilot_runs
         if not runs or self._pilot is not None:
             return self._pilot
         paths = [shard.path for shard in store.named_shards(self._folder) if shard.start < runs]
@@ -90,9 +131,9 @@ class Planner:
         stratum = rows["stratum"].to_numpy()
         strata = len(self._settings.sampling.shares(self.space))
         counts = (np.ones(len(rows)), failed, failed & self._looks_clean(rows))
-        self._pilot = Pilot(
-            *(np.bincount(stratum, c, minlength=strata).astype(np.int64) for c in counts)
-        )
+        sums = (np.bincount(stratum, c, minlength=strata) for c in counts)
+        # of maps, with the parts of their rounds that fail, where runs share them
+        self._pilot = Pilot(*(np.rint(total / self.round).astype(np.int64) for total in sums))
         return self._pilot
 
     def _looks_clean(self, rows: pa.Table) -> np.ndarray:
@@ -107,7 +148,10 @@ class Planner:
 
     def describe(self) -> dict[str, Any]:
         """For the cell's manifest."""
-        return self._settings.sampling.describe(self.space, self.pilot())
+        described = self._settings.sampling.describe(self.space, self.pilot())
+        if "pilot_runs" in described:  # the plan counts maps where runs share them
+            described["pilot_runs"] *= self.round
+        return described
 
 
 class ChosenValues:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from progip import records
-from progip.campaign.columns import execution_schema, result_schema
+from progip.campaign.columns import execution_schema, planned_columns, result_schema
 from progip.campaign.execution import observed_table, reference_executor
 from progip.campaign.identities import cell_identity
 from progip.campaign.judge import evidence_of, judge
@@ -126,13 +126,14 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
         log.warning("the row was made by other code than replays it: %s", "; ".join(edited))
     sites = subject.chosen(settings.fault_model, settings.fault_pass)
     executor = reference_executor(settings, subject, sites)
-    plan = stored.select(records.PLAN.names)
+    plan = stored.select(planned_columns(settings))
     observed = observed_table(
         plan,
         subject.golden.evaluation(settings.population),
         executor.run(plan),
         execution_schema(settings),
         lambda: subject.super_layers,
+        sites=sites,
     )
     thresholds = manifest["thresholds"]
     replayed = judge(

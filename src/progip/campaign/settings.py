@@ -135,9 +135,9 @@ class CellSettings:
     sizing: Sizing = field(default_factory=Sizing)
 
     def __post_init__(self) -> None:
+        self._check_pass()
         for key, value, choices in (
             ("population", self.population, records.POPULATIONS),
-            ("pass", self.fault_pass, records.PASSES),
             ("executor", self.executor, ("incremental", "reference")),
         ):
             if value not in choices:
@@ -154,11 +154,6 @@ class CellSettings:
                 f"stopping.of={self.stopping.quantity!r} is not one of {', '.join(rates)}"
             )
         method = self.subject.ood_method
-        if self.fault_pass not in method.passes:
-            raise ProgipError(
-                f"pass={self.fault_pass}: ood_method '{method.name}' has only "
-                f"{', '.join(method.passes)}; choose the pass with pass=NAME"
-            )
         if self.population not in method.populations:
             raise ProgipError(
                 f"population={self.population}: ood_method '{method.name}' judges no OOD input; "
@@ -170,9 +165,34 @@ class CellSettings:
                 "how many runs a cell has; leave one of the two out"
             )
         self._check_components()
-        self.fault_model.check_format(self.subject.number_format)
         if self.seed < 0:
             raise ProgipError(f"seed={self.seed}: must not be negative")
+
+    def _check_pass(self) -> None:
+        """The pass must be one that the method has, or all of them for what stays in memory."""
+        model, stays = self.fault_model, self.fault_model.scope == "round"
+        if stays != (self.fault_pass == records.EVERY_PASS):
+            raise ProgipError(
+                f"pass={self.fault_pass}: faults of fault_model '{model.name}' "
+                + (
+                    "stay in memory and are there in every pass; add pass=all"
+                    if stays
+                    else "are of one pass; choose the pass with pass=NAME"
+                )
+            )
+        if self.sizing.maps is not None and not stays:
+            raise ProgipError(
+                f"sizing.maps={self.sizing.maps}: fault_model '{model.name}' has other faults in "
+                "every run, and no fault map; leave it out"
+            )
+        method = self.subject.ood_method
+        if not stays and self.fault_pass not in records.PASSES:
+            raise ProgipError(f"pass={self.fault_pass!r} is not one of {', '.join(records.PASSES)}")
+        if not stays and self.fault_pass not in method.passes:
+            raise ProgipError(
+                f"pass={self.fault_pass}: ood_method '{method.name}' has only "
+                f"{', '.join(method.passes)}; choose the pass with pass=NAME"
+            )
 
     def _check_components(self) -> None:
         """What looks at runs must find its columns, and fit the population and the classes."""
@@ -250,7 +270,7 @@ class CellSettings:
             "outcome": self.outcome.name,
             "condition": self.condition.name,
             "number_format": s.number_format.name,
-            "target": target_of(self.fault_pass).name,
+            "target": self.fault_model.target or target_of(self.fault_pass).name,
         }
 
 

@@ -18,6 +18,7 @@ class Sizing:
     """The size of a cell by the margin it is to reach; without a margin, ``runs`` is the size.
 
     Attributes:
+        maps: whole rounds, of faults that stay in memory for a round of images; null: not used.
         margin: half-width of the interval, a fraction of 1; null: not used.
         relative: whether the margin is a part of the expected rate: .1 for ten per cent of it.
         confidence: of the interval.
@@ -27,6 +28,7 @@ class Sizing:
         max_runs: a cell that would need more is refused, with the margin that so many would buy.
     """
 
+    maps: int | None = None
     margin: float | None = None
     relative: bool = False
     confidence: float = 0.95
@@ -38,6 +40,12 @@ class Sizing:
         check_confidence(self.confidence)
         if not 0 < self.rate < 1:
             raise ProgipError(f"sizing.rate={self.rate}: give a fraction between 0 and 1")
+        if self.maps is not None and self.maps < 1:
+            raise ProgipError(f"sizing.maps={self.maps}: give at least one fault map")
+        if self.maps is not None and self.margin is not None:
+            raise ProgipError(
+                "sizing.maps and sizing.margin both say how large a cell is; give one"
+            )
         if self.max_runs < 1:
             raise ProgipError(f"sizing.max_runs={self.max_runs}: must be at least 1")
         if self.margin is None and (self.relative or self.finite):
@@ -50,8 +58,12 @@ class Sizing:
                 f"sizing.margin={self.margin}: a half-width is a fraction above 0 and at most 1"
             )
 
-    def size(self, runs: int, population: int | None) -> int:
+    def size(self, runs: int, population: int | None, per_map: int = 1) -> int:
         """Runs of a cell whose population has so many faults; None: any number of them.
+
+        Args:
+            per_map: runs that share a fault map; a margin then needs as many maps as it would
+                need runs, since runs of one map may be all alike.
 
         Raises:
             ProgipError: more than ``max_runs``; says what that number would buy.
@@ -68,8 +80,11 @@ class Sizing:
             needed = sample_size(
                 absolute, confidence=self.confidence, rate=self.rate, population=faults
             )
+            needed *= per_map
         if needed > self.max_runs:
-            bought = margin_of(self.max_runs, confidence=self.confidence, rate=self.rate)
+            bought = margin_of(
+                max(self.max_runs // per_map, 1), confidence=self.confidence, rate=self.rate
+            )
             what = f"runs={runs}" if self.margin is None else f"a margin of {self.margin:g}"
             raise ProgipError(
                 f"{what} needs {needed:,} runs per cell, sizing.max_runs allows {self.max_runs:,}, "
@@ -77,14 +92,27 @@ class Sizing:
             )
         return needed
 
-    def announcement(self, runs: int, population: int | None, seconds_per_run: float | None) -> str:
-        """What a size means, in a sentence: margins, share of the population, time."""
+    def announcement(
+        self,
+        runs: int,
+        population: int | None,
+        seconds_per_run: float | None,
+        per_map: int = 1,
+    ) -> str:
+        """What a size means, in a sentence: margins, share of the population, time.
+
+        Args:
+            per_map: runs that share a fault map; margins are then those of so many fewer units.
+        """
         percent = f"{100 * self.confidence:g} %"
-        worst = margin_of(runs, confidence=self.confidence)
+        units = max(runs // per_map, 1)
+        worst = margin_of(units, confidence=self.confidence)
         text = f"{runs:,} runs"
+        if per_map > 1:
+            text += f" under {-(-runs // per_map):,} fault maps"
         text += "; " if population is None else f" of {population:,} possible faults; "
         if self.rate != 0.5:
-            expected = margin_of(runs, confidence=self.confidence, rate=self.rate)
+            expected = margin_of(units, confidence=self.confidence, rate=self.rate)
             text += f"{percent} margin {expected:.2g} at a rate of {self.rate:g}, "
         else:
             text += f"{percent} margin "

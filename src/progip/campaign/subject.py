@@ -7,12 +7,14 @@ from functools import cached_property
 
 import torch
 
+from progip.batch_axis import IMAGES_FIRST
 from progip.campaign.golden import Golden, golden_work
 from progip.campaign.network_under_test import NetworkUnderTest
 from progip.campaign.settings import SubjectSettings
 from progip.campaign.thresholds import Thresholds
 from progip.engine.clean_values import CleanValues
 from progip.engine.incremental import NotTraceable, Traced
+from progip.engine.parameters import parameter_sites
 from progip.engine.pipeline import Pipeline
 from progip.engine.reference import ReferenceExecutor
 from progip.engine.sites import LeftOut, Survey, survey
@@ -78,8 +80,15 @@ class Subject:
         """What a fault can hit in every pass, and what not."""
         _ = self.golden  # fits the method
         tested = self.tested
-        number_format = tested.settings.number_format
-        return survey(tested.network, tested.method, tested.images["id"][:3], number_format)
+        return survey(tested.network, tested.method, tested.images["id"][:3])
+
+    @cached_property
+    def parameters(self) -> list[Site]:
+        """The parameters that a fault in memory can hit."""
+        macs: dict[str, int] = {}
+        for site in self.survey.sites["first_forward"]:
+            macs[site.layer] = macs.get(site.layer, 0) + site.macs
+        return parameter_sites(self.tested.plain, macs)
 
     @cached_property
     def super_layers(self) -> frozenset[Call]:
@@ -93,6 +102,8 @@ class Subject:
         Raises:
             ProgipError: there is none, or in one of them images cannot be told apart.
         """
+        if fault_model.scope == "round":
+            return _of_one_format(fault_model, fault_model.select(self.parameters))
         found = self.survey.sites[fault_pass]
         left_out = self.survey.left_out[fault_pass]
         try:
@@ -112,7 +123,7 @@ class Subject:
             if (fault_pass, layer) not in self._told:  # once, not in every cell
                 log.warning("%s %s", text, layer.reason)
                 self._told.add((fault_pass, layer))
-        return chosen
+        return _of_one_format(fault_model, chosen)
 
     def watched(self, protection: Protection) -> dict[str, int]:
         """At how many places the protection looks at, or corrects, values; for manifests.
@@ -140,6 +151,25 @@ class Subject:
             values = CleanValues(reference, self.tested.settings.golden_memory // 4)
             self._clean_values = (key, values)
         return self._clean_values[1]
+
+
+def _of_one_format(fault_model: FaultModel, sites: list[Site]) -> list[Site]:
+    """The sites, whose codes must have the same bits. Raises ProgipError where they have not."""
+    first = sites[0]
+    for site in sites:
+        if site.format.fields != first.format.fields:
+            raise ProgipError(
+                f"layer '{site.layer}' is held in '{site.format.name}' and '{first.layer}' in "
+                f"'{first.format.name}', whose bits mean other things; choose layers of one format "
+                "with fault_model.layer_types or number_format.layer_types"
+            )
+        if site.format.metadata_fields and site.axis != IMAGES_FIRST:
+            raise ProgipError(
+                f"layer '{site.layer}': '{site.format.name}' takes the first dimension of its "
+                "tensor for the images, and it is not; leave it out"
+            )
+    fault_model.check_format(first.format)
+    return sites
 
 
 _ready: dict[str, Subject] = {}

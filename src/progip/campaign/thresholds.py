@@ -39,6 +39,14 @@ class Thresholds:
     def of(self, protection: Protection) -> dict[str, float]:
         """What a protection calibrates."""
         vanishes = self._method.gradient_vanishes
+        if ("id", "calibration") not in self._golden.tables:
+            if protection.watches:
+                raise ProgipError(
+                    f"protection '{protection.name}' sets its thresholds from calibration images, "
+                    f"and dataset '{self._settings.dataset.name}' has none; give "
+                    "dataset.calibration=N"
+                )
+            return {}
         return dict(protection.calibrate(self.clean, gradient_vanishes=vanishes))
 
     @cached_property

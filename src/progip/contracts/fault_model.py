@@ -15,6 +15,12 @@ SITES = [
     Site("relu", 0, "ReLU", (4, 6, 6), 144, 0, ("ReLU",)),
     Site("fc", 0, "Linear", (10,), 10, 1_440, ("Linear",)),
 ]
+#: of faults that stay in memory
+PARAMETERS = [
+    Site("conv", 0, "Conv2d", (4, 3, 3, 3), 108, 15_552, ("Conv2d",), parameter="weight"),
+    Site("conv", 1, "Conv2d", (4,), 4, 15_552, ("Conv2d",), parameter="bias"),
+    Site("fc", 0, "Linear", (10, 144), 1_440, 1_440, ("Linear",), parameter="weight"),
+]
 
 
 def check_fault_model(model: FaultModel, sites: list[Site] | None = None) -> None:
@@ -26,25 +32,30 @@ def check_fault_model(model: FaultModel, sites: list[Site] | None = None) -> Non
 
     Args:
         model: with the options to check.
-        sites: of some pass; by default calls of a convolution, a linear layer and an activation.
+        sites: of some pass; by default calls of a convolution, a linear layer and an activation,
+            for faults that stay in memory parameters.
 
     Raises:
         BrokenContract: saying what does not hold.
     """
     owner = Owner(model)
     owner.check_options()
-    sites = SITES if sites is None else sites
+    stays = model.scope == "round"  # its plans are of maps, which images meet in turn
+    images = 1 if stays else IMAGES
+    if sites is None:
+        sites = PARAMETERS if stays else SITES
     chosen = model.select(list(sites))
     owner.must(bool(chosen), "selects no site")
+    keys = [site.key for site in chosen]
     owner.must(
-        [site for site in sites if site in chosen] == chosen,
+        [site.key for site in sites if site.key in keys] == keys,
         "must select some of the sites it is given, in their order",
     )
-    plan = model.plan(chosen, IMAGES, 0, "cell", 0, RUNS)
+    plan = model.plan(chosen, images, 0, "cell", 0, RUNS)
     _check_plan(owner, model, plan, chosen)
     hits = model.hits(chosen, plan, 0, "cell")
     _check_hits(owner, hits, chosen)
-    part = model.plan(chosen, IMAGES, 0, "cell", 70, 90)
+    part = model.plan(chosen, images, 0, "cell", 70, 90)
     owner.must(part.equals(plan.slice(70, 20)), "draws a run's fault by where its plan begins")
     alone = digests(model.hits(chosen, part, 0, "cell"), 20)
     owner.must(
@@ -52,7 +63,7 @@ def check_fault_model(model: FaultModel, sites: list[Site] | None = None) -> Non
         "draws a run's hits by the runs that are planned with it",
     )
     for seed, key, what in ((1, "cell", "seed"), (0, "other", "cell")):
-        other = model.plan(chosen, IMAGES, seed, key, 0, RUNS)
+        other = model.plan(chosen, images, seed, key, 0, RUNS)
         same = other.equals(plan) and np.array_equal(
             digests(model.hits(chosen, other, seed, key), RUNS), digests(hits, RUNS)
         )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from progip.fault_models.base import Hits, Site
 from progip.models.calls import Call
-from progip.number_formats.fp32 import FP32
+from progip.number_formats.codes import registers, spread
 
 NONE = np.zeros(0, dtype=np.int64)
 
@@ -49,7 +49,8 @@ class BatchFaults:
         self._sites = sites
         self.batch_size = batch_size
         self._device = device
-        self._format = sites[0].format if sites else FP32
+        self._formats = {site.key: site.format for site in sites}
+        self._registers = {site.key for site in sites if site.of_metadata}
         self._shapes = {site.key: site.shape for site in sites}
         self._axes = {site.key: site.axis for site in sites}
         self._fresh = {site.key for site in sites if site.fresh and fault_pass != "backward"}
@@ -94,6 +95,9 @@ class BatchFaults:
         alone = key in self._fresh and not tensor.requires_grad
         flipped = tensor if alone else tensor.clone()
         values = self._rows(key, flipped.detach())  # no step that autograd would follow
+        if key in self._registers:
+            self._fired.append((planned.rows, *self._in_registers(key, values, planned)))
+            return flipped
         strides, places = values.stride(), planned.places
         if self._strides.get(key) != strides:
             self._strides[key] = strides
@@ -101,12 +105,32 @@ class BatchFaults:
             places = torch.from_numpy(found).to(self._device)
         span = 1 + sum((n - 1) * step for n, step in zip(values.shape, strides, strict=True))
         memory = values.as_strided((span,), (1,))
-        before = self._format.encode(memory[places])
-        kept = before if planned.clears is None else before & ~planned.clears
-        after = kept ^ planned.masks
-        memory[places] = self._format.decode(after)
+        code, before = self._formats[key], memory[places]
+        metadata = registers(code, values, planned.rows, planned.neurons)
+        codes = code.encode(before, metadata)
+        kept = codes if planned.clears is None else codes & ~planned.clears
+        after = code.decode(kept ^ planned.masks, metadata)
+        memory[places] = after
         self._fired.append((planned.rows, before, after))
         return flipped
+
+    def _in_registers(self, key: Call, values: Tensor, planned: _Planned) -> tuple[Tensor, Tensor]:
+        """Decode the rows of a tensor with what a fault makes of their metadata.
+
+        Returns:
+            what each register that is hit stands for, before and after.
+        """
+        code = self._formats[key]
+        rows = torch.from_numpy(planned.rows).to(values.device)
+        hit = values[rows]
+        metadata = code.metadata(hit)
+        assert metadata is not None
+        where = (torch.arange(len(rows)), torch.from_numpy(planned.neurons))
+        faulty = metadata.clone()
+        faulty[where] ^= planned.masks
+        codes = code.encode(hit, spread(metadata, hit))
+        values[rows] = code.decode(codes, spread(faulty, hit))
+        return code.metadata_values(metadata[where]), code.metadata_values(faulty[where])
 
     def _rows(self, key: Call, tensor: Tensor) -> Tensor:
         """A view of a site's tensor with the samples in front.
@@ -115,6 +139,8 @@ class BatchFaults:
             RuntimeError: it has another shape than when the sites were found.
         """
         rows = self._axes[key].rows(tensor)
+        if key in self._registers:
+            return rows
         if tuple(rows.shape) != (self.batch_size, *self._shapes[key]):
             raise RuntimeError(
                 f"layer '{key[0]}' call {key[1]} computed {tuple(rows.shape)} instead of "
@@ -130,8 +156,8 @@ class BatchFaults:
         """Each flipped value before and after, float32, by row."""
         order = np.argsort(np.concatenate([rows for rows, _, _ in self._fired]))
         before, after = (
-            self._format.decode(torch.cat(codes)).cpu().numpy()[order]
-            for codes in list(zip(*self._fired, strict=True))[1:]
+            torch.cat(values).cpu().numpy()[order]
+            for values in list(zip(*self._fired, strict=True))[1:]
         )
         return before, after
 

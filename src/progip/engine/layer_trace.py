@@ -118,7 +118,7 @@ def trace_run(
     )
     executor.on(tracing, lambda _: hits).run(plan)
     faulty = dict(tracing.trace)
-    harmless = hits._replace(mask=np.zeros_like(hits.mask))
+    harmless = hits._replace(mask=np.zeros_like(hits.mask), clear=None)
     executor.on(tracing, lambda _: harmless).run(plan)
     return [
         _difference(key, golden, faulty[key])

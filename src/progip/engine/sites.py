@@ -14,6 +14,7 @@ from progip.batch_axis import BatchAxis, Seen, Undecided, batch_axes
 from progip.fault_models.base import Site
 from progip.models.calls import tensor_argument, with_tensor_argument
 from progip.number_formats.base import NumberFormat
+from progip.number_formats.emulated import held_in
 from progip.number_formats.fp32 import FP32
 from progip.ood_methods.base import OODMethod
 from progip.records import PASSES
@@ -61,10 +62,12 @@ class Survey:
 
     def coverage(self, fault_pass: str, chosen: list[Site]) -> dict[str, Any]:
         """For the manifest: of how much of the network the rates of these sites speak."""
+        # every parameter of a layer counts for all its calls
+        one = {(s.layer, "" if s.parameter else s.call): s.macs for s in chosen}
         return {
             "macs": self.macs,
-            "macs_hit": sum(site.macs for site in chosen),
-            "not_hit": [vars(layer) for layer in self.left_out[fault_pass]],
+            "macs_hit": sum(one.values()),
+            "not_hit": [vars(layer) for layer in self.left_out.get(fault_pass, [])],
         }
 
 
@@ -105,34 +108,32 @@ def find_sites(network: nn.Module, method: OODMethod, images: Tensor) -> dict[st
     return {name: [site for site in sites if not site.doubt] for name, sites in found.items()}
 
 
-def survey(
-    network: nn.Module, method: OODMethod, images: Tensor, number_format: NumberFormat = FP32
-) -> Survey:
+def survey(network: nn.Module, method: OODMethod, images: Tensor) -> Survey:
     """Find what a fault can hit, by running the detector on batches of different size and order.
 
-    A site is a call of a module whose own ``forward`` makes one tensor of the number
-    format's type. In the backward
+    A site is a call of a module whose own ``forward`` makes one float32 tensor. In the backward
     pass only modules whose backward computation runs are sites: Mahalanobis on the penultimate
     feature never differentiates through the head.
 
     Args:
         method: fitted.
         images: (n, channels, height, width), see ``batch_axes``.
-        number_format: that the network computes in.
     """
     watcher = _Watcher(network, method)
     axes = batch_axes(watcher.run, images)
     sites: dict[str, list[Site]] = {name: [] for name in PASSES}
     for (fault_pass, layer, call), axis in axes.items():
         module, tensor = watcher.modules[layer], watcher.seen[fault_pass, layer, call]
-        if tensor.dtype == number_format.dtype and axis is not None:
+        if tensor.dtype == FP32.dtype and axis is not None:
             macs = watcher.macs.get((layer, call), 0)
-            sites[fault_pass].append(_site(layer, call, module, tensor, axis, macs, number_format))
+            what = "gradients" if fault_pass == "backward" else "outputs"
+            held = held_in(module, what, FP32)
+            sites[fault_pass].append(_site(layer, call, module, tensor, axis, macs, held))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(images[:1].repeat(2, *[1] * (images.dim() - 1)))
     hit = sum(site.macs for site in sites["first_forward"])
     macs = max(counter.get_total_flops() // 4, hit)  # of two images; a product and a sum each
-    left_out = {n: _left_out(watcher, n, sites[n], number_format.dtype) for n in PASSES}
+    left_out = {n: _left_out(watcher, n, sites[n], FP32.dtype) for n in PASSES}
     return Survey(sites, left_out, macs)
 
 

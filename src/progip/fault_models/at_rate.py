@@ -11,6 +11,7 @@ from progip.errors import ProgipError
 from progip.fault_models.base import Hits, Site, unnamed
 from progip.fault_models.layers import InLayers
 from progip.fault_models.random import RunStreams, run_streams
+from progip.number_formats.base import NumberFormat
 
 NOTHING = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
 GAPS, MASKS = 1, 2  # streams of a run
@@ -67,7 +68,7 @@ class AtRate(InLayers):
         row, flat = (np.concatenate(p) for p in zip(*parts, strict=True)) if parts else NOTHING
         counts = np.bincount(row, minlength=len(runs))
         numbers = streams.uniforms(runs.tolist(), MASKS, (counts * self.draws).tolist())
-        mask = self._masks(numbers.reshape(-1, self.draws), sites[0].format.bits)
+        mask = self._masks(numbers.reshape(-1, self.draws), sites[0].format)
         site = np.searchsorted(ends, flat, side="right")
         return Hits(row, site, flat - np.concatenate([[0], ends])[site], mask)
 
@@ -95,9 +96,9 @@ class AtRate(InLayers):
             count *= 2  # from the start: the same numbers, and more of them
 
     @abstractmethod
-    def _masks(self, uniform: np.ndarray, word: int) -> np.ndarray:
+    def _masks(self, uniform: np.ndarray, number_format: NumberFormat) -> np.ndarray:
         """The bits to flip, uint32 (hits,), from uniform numbers (hits, ``draws``).
 
         Args:
-            word: bits of a value's code.
+            number_format: of the values.
         """

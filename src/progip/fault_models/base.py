@@ -18,14 +18,15 @@ from progip.number_formats.fp32 import FP32
 
 @dataclass(frozen=True)
 class Site:
-    """A tensor that a pass computes and a fault can hit.
+    """A tensor that a pass computes, or a parameter, which a fault can hit.
 
     Attributes:
         layer: name in ``named_modules()``.
-        call: which call of that module in the pass (0 unless the module is reused).
+        call: which call of that module in the pass (0 unless the module is reused); of a parameter
+            its position among the parameters of the module.
         kind: class name of the module.
         shape: of one sample's tensor: the module's output in a forward pass, its input (whose
-            gradient is the module's ``grad_input``) in the backward pass.
+            gradient is the module's ``grad_input``) in the backward pass; of a parameter its own.
         neurons: elements of that tensor.
         macs: multiply-accumulates of the module's forward for one sample; 0 where not counted.
         kinds: ``kind`` and the classes it derives from; a site is chosen by any of them.
@@ -33,6 +34,9 @@ class Site:
         doubt: why they cannot be told apart; such a site cannot be hit. "" where they can.
         fresh: whether the output of a forward pass is memory that nothing else has a view of.
         format: of the tensor's values, whose codes faults flip bits of.
+        parameter: name of the parameter in its module; "" for a tensor that a pass computes.
+        of_metadata: whether a fault hits a register that values of the tensor share, in place of a
+            value: neurons are then its blocks, bits those of a register.
     """
 
     layer: str
@@ -46,6 +50,19 @@ class Site:
     doubt: str = ""
     fresh: bool = False
     format: NumberFormat = field(default_factory=lambda: FP32, hash=False)
+    parameter: str = ""
+    of_metadata: bool = False
+
+    @property
+    def bits(self) -> int:
+        """Of what a fault hits."""
+        return self.format.metadata_bits if self.of_metadata else self.format.bits
+
+    def field(self, bit: int) -> str:
+        """What a bit means: a field of the number format, or ``metadata``; "" for no bit."""
+        if self.of_metadata:
+            return "metadata"
+        return next((f.name for f in self.format.fields if f.low <= bit <= f.high), "")
 
     @property
     def key(self) -> tuple[str, int]:
@@ -97,6 +114,10 @@ MANY = (
     pa.field("fault_digest", pa.int64()),  # hash of sites, neurons and bits; 0 without a hit
 )
 
+#: of a fault that stays in memory: the set of faults that a round of images shares, and what of the
+#: module is hit; "" where a set hits several parameters
+MAP = (pa.field("map_id", pa.int32()), pa.field("parameter", pa.string()))
+
 #: whether every path through the network goes through the layer that is hit
 SUPER = (pa.field("super_layer", pa.bool_()),)
 
@@ -111,16 +132,32 @@ class FaultModel(Described, ABC):
 
     Class attributes:
         many: whether a run has any number of hits, drawn by ``hits`` and not named in the plan.
+        scope: ``row``: every run has faults of its own; ``round``: a set of faults (a fault map)
+            stays in memory for a whole round of images. Its plans are of maps, not of runs.
     """
 
     name: str
 
     many: ClassVar[bool] = False
+    scope: ClassVar[str] = "row"
 
     @property
     def columns(self) -> tuple[pa.Field, ...]:
         """What rows have beyond the plan: what a run with many hits keeps of them."""
         return MANY if self.many else ()
+
+    @property
+    def target(self) -> str | None:
+        """What result rows call the tensors it hits; None: what the pass says."""
+        return None
+
+    def maps(self) -> int | None:
+        """Fault maps of a cell where the fault model says how many; None: the cell's own number."""
+        return None
+
+    def rows_per_map(self, images: int) -> int:
+        """Runs that share a fault map, of so many images; 1 where every run has its own."""
+        return 1
 
     def check_format(self, number_format: NumberFormat) -> None:
         """Refuse options that name bits a format does not have. Raises ProgipError."""
@@ -222,24 +259,3 @@ def digests(hits: Hits, rows: int) -> np.ndarray:
         digest = hashlib.blake2b(part, digest_size=8).digest()
         result[row] = np.frombuffer(digest, dtype=np.int64)[0]
     return result
-
-
-def check_bits(owner: str, bits: list[int], number_format: NumberFormat | None = None) -> None:
-    """Raise ProgipError unless ``bits`` are distinct bits, at least one, of the format if given."""
-    if not bits or len(set(bits)) != len(bits):
-        raise ProgipError(f"fault_model '{owner}': bits must be distinct and at least one")
-    most = 31 if number_format is None else number_format.bits - 1
-    if any(not 0 <= bit <= most for bit in bits):
-        which = "" if number_format is None else f" of number_format '{number_format.name}'"
-        raise ProgipError(
-            f"fault_model '{owner}': bits must lie in 0..{most}{which}, got {list(bits)}"
-        )
-
-
-def check_count(owner: str, key: str, count: int, number_format: NumberFormat) -> None:
-    """Raise ProgipError unless a code of the format has so many bits."""
-    if count > number_format.bits:
-        raise ProgipError(
-            f"fault_model '{owner}': {key}={count} bits, and a code of number_format "
-            f"'{number_format.name}' has {number_format.bits}"
-        )

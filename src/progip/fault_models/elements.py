@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +11,8 @@ import torch
 
 from progip.described import WORKS
 from progip.errors import ProgipError
-from progip.fault_models.base import Hits, Site, check_bits, unnamed
+from progip.fault_models.base import Hits, Site, unnamed
+from progip.fault_models.bits import check_bits, chosen_bits
 from progip.fault_models.layers import InLayers
 from progip.fault_models.random import RunStreams, integers, run_streams, uniforms
 from progip.number_formats.base import NumberFormat
@@ -170,7 +171,7 @@ class RandomElements(SomeElements):
     ) -> tuple[np.ndarray, np.ndarray | None]:
         fractions = np.floor(uniform * 2.0**24) * 2.0**-24  # float32 holds them, and none is 1
         values = torch.from_numpy(fractions.astype(np.float32))
-        codes = number_format.encode(number_format.quantise(values)).numpy()
+        codes = number_format.encode(number_format.quantised(values)).numpy()
         return codes.view(np.uint32), np.full(len(codes), ALL_BITS)
 
 
@@ -179,7 +180,7 @@ class FlippedElements(SomeElements):
     """One bit of each of some elements flips (``bitflips`` of TensorFI+ with a larger amount).
 
     Attributes:
-        bits: the bits that can be hit, uniformly.
+        bits, fields: as in ``SingleBitFlip``: those that can be hit, uniformly.
     """
 
     sentence: ClassVar[str] = (
@@ -187,19 +188,20 @@ class FlippedElements(SomeElements):
     )
     references: ClassVar[Mapping[str, str]] = {"TensorFI+": WORKS["TensorFI+"]}
 
-    bits: list[int] = field(default_factory=lambda: list(range(32)))
+    bits: list[int] | None = None
+    fields: list[str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_bits(self.name, self.bits)
+        check_bits(self.name, self.bits, self.fields)
 
     def check_format(self, number_format: NumberFormat) -> None:
-        check_bits(self.name, self.bits, number_format)
+        chosen_bits(self.name, self.bits, self.fields, number_format)
 
     def _words(
         self, uniform: np.ndarray, number_format: NumberFormat
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        bits = np.array(self.bits, dtype=np.uint32)
+        bits = chosen_bits(self.name, self.bits, self.fields, number_format).astype(np.uint32)
         return np.uint32(1) << bits[integers(uniform, len(bits))], None
 
 

@@ -1,7 +1,7 @@
-"""What a fault at a rate does to a value it hits: which bits of the float32 word it flips."""
+"""What a fault at a rate does to a value it hits: which bits of its code it flips."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -9,7 +9,8 @@ import numpy as np
 from progip.described import WORKS
 from progip.errors import ProgipError
 from progip.fault_models.at_rate import AtRate
-from progip.fault_models.base import BITS, check_bits, check_count
+from progip.fault_models.base import BITS
+from progip.fault_models.bits import check_bits, check_count, chosen_bits
 from progip.fault_models.random import integers
 from progip.number_formats.base import NumberFormat
 
@@ -24,7 +25,7 @@ class DistinctBits(AtRate):
 
     sentence: ClassVar[str] = (
         "Each run hits every value of the chosen layers independently, with the same small "
-        "probability; a hit flips several distinct bits of the float32 word [Amarnath]."
+        "probability; a hit flips several distinct bits of its code [Amarnath]."
     )
     references: ClassVar[Mapping[str, str]] = {
         "Amarnath": WORKS["Amarnath"],
@@ -47,8 +48,8 @@ class DistinctBits(AtRate):
     def check_format(self, number_format: NumberFormat) -> None:
         check_count(self.name, "number", self.number, number_format)
 
-    def _masks(self, uniform: np.ndarray, word: int) -> np.ndarray:
-        hits, steps = len(uniform), np.arange(self.number)
+    def _masks(self, uniform: np.ndarray, number_format: NumberFormat) -> np.ndarray:
+        word, hits, steps = number_format.bits, len(uniform), np.arange(self.number)
         chosen = steps + integers(uniform, word - steps)
         order = np.repeat(np.uint32(1) << np.arange(word, dtype=np.uint32), hits)
         mask = np.zeros(hits, dtype=np.uint32)
@@ -64,28 +65,30 @@ class OneBit(AtRate):
     """A hit flips one bit.
 
     Attributes:
-        bits: the bits that can be hit, uniformly; 0 is the least significant, 31 the sign.
+        bits: of a value's code that can be hit, uniformly; 0 is the least significant. null: all.
+        fields: in place of bits, names of fields of the number format: [exponent].
     """
 
     sentence: ClassVar[str] = (
         "Each run hits every value of the chosen layers independently, with the same small "
-        "probability; a hit flips one bit of the float32 word."
+        "probability; a hit flips one bit of its code."
     )
 
-    bits: list[int] = field(default_factory=lambda: list(range(BITS)))
+    bits: list[int] | None = None
+    fields: list[str] | None = None
 
     draws: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_bits(self.name, self.bits)
+        check_bits(self.name, self.bits, self.fields)
 
     def check_format(self, number_format: NumberFormat) -> None:
-        check_bits(self.name, self.bits, number_format)
+        chosen_bits(self.name, self.bits, self.fields, number_format)
 
-    def _masks(self, uniform: np.ndarray, word: int) -> np.ndarray:
-        chosen = np.array(self.bits, dtype=np.uint32)[integers(uniform[:, 0], len(self.bits))]
-        return np.uint32(1) << chosen
+    def _masks(self, uniform: np.ndarray, number_format: NumberFormat) -> np.ndarray:
+        bits = chosen_bits(self.name, self.bits, self.fields, number_format).astype(np.uint32)
+        return np.uint32(1) << bits[integers(uniform[:, 0], len(bits))]
 
 
 @dataclass(kw_only=True)
@@ -98,7 +101,7 @@ class Burst(AtRate):
 
     sentence: ClassVar[str] = (
         "Each run hits every value of the chosen layers independently, with the same small "
-        "probability; a hit flips adjacent bits of the float32 word."
+        "probability; a hit flips adjacent bits of its code."
     )
 
     length: int = 2
@@ -116,8 +119,8 @@ class Burst(AtRate):
     def check_format(self, number_format: NumberFormat) -> None:
         check_count(self.name, "length", self.length, number_format)
 
-    def _masks(self, uniform: np.ndarray, word: int) -> np.ndarray:
-        first = integers(uniform[:, 0], word - self.length + 1)
+    def _masks(self, uniform: np.ndarray, number_format: NumberFormat) -> np.ndarray:
+        first = integers(uniform[:, 0], number_format.bits - self.length + 1)
         burst = (np.int64(1) << self.length) - 1
         return (burst << first).astype(np.uint32)
 
@@ -135,7 +138,7 @@ class WordError(AtRate):
 
     sentence: ClassVar[str] = (
         "Each run hits every value of the chosen layers independently, with the same small "
-        "probability; a hit flips a bit of the float32 word, from which errors spread to its "
+        "probability; a hit flips a bit of its code, from which errors spread to its "
         "neighbours [Amarnath]."
     )
     references: ClassVar[Mapping[str, str]] = {
@@ -153,7 +156,8 @@ class WordError(AtRate):
                 f"fault_model '{self.name}': spread={self.spread} is not a probability; give 0 to 1"
             )
 
-    def _masks(self, uniform: np.ndarray, word: int) -> np.ndarray:
+    def _masks(self, uniform: np.ndarray, number_format: NumberFormat) -> np.ndarray:
+        word = number_format.bits
         centre = integers(uniform[:, 0], word)
         reached = self.spread ** np.arange(1, word)  # probability of at least so many steps
         below = np.minimum((uniform[:, 1:2] < reached).sum(1), centre)

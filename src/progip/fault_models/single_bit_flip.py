@@ -1,7 +1,7 @@
 """One bit of one neuron of one layer: the single-event upset of most of the literature."""
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from progip import records
 from progip.errors import ProgipError
-from progip.fault_models.base import NO_BIT, SUPER, Atoms, Site, check_bits
+from progip.fault_models.base import NO_BIT, SUPER, Atoms, Site
+from progip.fault_models.bits import check_bits, chosen_bits
 from progip.fault_models.layers import InLayers
 from progip.fault_models.random import integers, uniforms
 from progip.number_formats.base import NumberFormat
@@ -62,7 +63,7 @@ class SingleNeuron(InLayers):
                 "layer": np.array([s.layer for s in sites], dtype=object)[site],
                 "call": np.array([s.call for s in sites], dtype=np.int16)[site],
                 "neuron": neuron,
-                "bit": self._bits(u[:, 3]),
+                "bit": self._bits(u[:, 3], sites[0].format),
                 "weight": np.ones(stop - start),
                 "stratum": np.zeros(stop - start, dtype=np.int32),
             },
@@ -70,7 +71,7 @@ class SingleNeuron(InLayers):
         )
 
     def atoms(self, sites: list[Site]) -> Atoms:
-        every = self._every_bit()
+        every = self._every_bit(sites[0].format)
         neurons = np.array([s.neurons for s in sites], dtype=np.float64)
         share = np.ones(len(sites)) if self.weighting == "layer" else neurons
         return Atoms(
@@ -80,40 +81,42 @@ class SingleNeuron(InLayers):
             np.repeat(share / share.sum() / len(every), len(every)),
         )
 
-    def _bits(self, uniform: np.ndarray) -> np.ndarray:
+    def _bits(self, uniform: np.ndarray, number_format: NumberFormat) -> np.ndarray:
         """The bit of each run, int8, from its uniform number."""
-        every = self._every_bit()
+        every = self._every_bit(number_format)
         return every[integers(uniform, len(every))]
 
     @abstractmethod
-    def _every_bit(self) -> np.ndarray:
-        """The bits a fault can hit, int8, all equally likely."""
+    def _every_bit(self, number_format: NumberFormat) -> np.ndarray:
+        """The bits of a code that a fault can hit, int8, all equally likely."""
 
 
 @dataclass(kw_only=True)
 class SingleBitFlip(SingleNeuron):
-    """Flip one bit of one IEEE float32 value, in a different image, layer and neuron each run.
+    """Flip one bit of the code of one value, in a different image, layer and neuron each run.
 
     Attributes:
-        bits: the bits that can be hit, uniformly; 0 is the least significant, 31 the sign.
+        bits: of a value's code that can be hit, uniformly; 0 is the least significant. null: all.
+        fields: in place of bits, names of fields of the number format: [exponent].
     """
 
     sentence: ClassVar[str] = (
-        "Each run flips one bit of one float32 value, in an image, a layer, a neuron and a "
+        "Each run flips one bit of the code of one value, in an image, a layer, a neuron and a "
         "bit drawn at random."
     )
 
-    bits: list[int] = field(default_factory=lambda: list(range(32)))
+    bits: list[int] | None = None
+    fields: list[str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_bits(self.name, self.bits)
+        check_bits(self.name, self.bits, self.fields)
 
     def check_format(self, number_format: NumberFormat) -> None:
-        check_bits(self.name, self.bits, number_format)
+        chosen_bits(self.name, self.bits, self.fields, number_format)
 
-    def _every_bit(self) -> np.ndarray:
-        return np.array(self.bits, dtype=np.int8)
+    def _every_bit(self, number_format: NumberFormat) -> np.ndarray:
+        return chosen_bits(self.name, self.bits, self.fields, number_format)
 
 
 @dataclass(kw_only=True)
@@ -128,5 +131,5 @@ class NoFault(SingleNeuron):
         "Runs of the null campaign are planned and fired as single bit flips, but flip nothing."
     )
 
-    def _every_bit(self) -> np.ndarray:
+    def _every_bit(self, number_format: NumberFormat) -> np.ndarray:
         return np.array([NO_BIT], dtype=np.int8)

@@ -20,13 +20,15 @@ class Float32(NumberFormat):
         BitField("sign", 31, 31),
     )
 
-    def encode(self, values: Tensor) -> Tensor:
+    def encode(self, values: Tensor, metadata: Tensor | None = None) -> Tensor:
         return values.view(torch.int32)
 
-    def decode(self, codes: Tensor) -> Tensor:
+    def decode(self, codes: Tensor, metadata: Tensor | None = None) -> Tensor:
         return codes.view(torch.float32)
 
-    def quantise(self, values: Tensor) -> Tensor:
+    def quantised(
+        self, values: Tensor, metadata: Tensor | None = None, dither: Tensor | None = None
+    ) -> Tensor:
         return values
 
 

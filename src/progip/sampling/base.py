@@ -55,9 +55,10 @@ class FaultSpace:
     def size(self) -> int | None:
         """Number of different faults: images x neurons x bits.
 
-        None where they cannot be counted, because a fault hits any number of neurons.
+        None where they cannot be counted, because a fault hits any number of neurons, or where
+        they are a list, which is executed whole.
         """
-        if self.fault_model.many:
+        if self.fault_model.many or self.fault_model.maps() is not None:
             return None
         return len(self.correct) * int(self.neurons[self.atoms.site].sum())
 

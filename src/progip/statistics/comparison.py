@@ -73,7 +73,11 @@ def compare_paired(
 
 
 def compare_paired_weighted(
-    a: ArrayLike, b: ArrayLike, weights: ArrayLike, confidence: float = 0.95
+    a: ArrayLike,
+    b: ArrayLike,
+    weights: ArrayLike,
+    confidence: float = 0.95,
+    clusters: ArrayLike | None = None,
 ) -> Difference:
     """`compare_paired` of pairs that carry weights; the same when all weights are equal.
 
@@ -87,6 +91,8 @@ def compare_paired_weighted(
         a: what happened to A, booleans (pairs,).
         b: what happened to B.
         weights: (pairs,), above 0.
+        clusters: (pairs,) label of each pair's cluster, such as its fault map, where pairs are not
+            independent: variance and flips are then of whole clusters.
 
     Raises:
         ProgipError: no pair, weights not above 0, lengths that differ, a bad confidence.
@@ -101,19 +107,20 @@ def compare_paired_weighted(
     if not (np.isfinite(w).all() and (w > 0).all()):
         raise ProgipError("a weight is not a positive finite number; weights must be above 0")
     cells = [on_a & on_b, on_a & ~on_b, ~on_a & on_b, ~on_a & ~on_b]
-    if (w == w[0]).all():
+    if clusters is None and (w == w[0]).all():
         both, only_a, only_b, neither = (int(cell.sum()) for cell in cells)
         return compare_paired(both, only_a, only_b, neither, confidence)
     total = w.sum()
     gap = on_a.astype(float) - on_b
     mean = float(w @ gap / total)
     discordant = float(w @ np.abs(gap) / total)
-    variance = float((w**2) @ (gap - mean) ** 2) / total**2
+    _, index = np.unique(np.arange(len(w)) if clusters is None else clusters, return_inverse=True)
+    variance = float((np.bincount(index, w * (gap - mean)) ** 2).sum()) / total**2
     size = (discordant - mean**2) / variance if discordant and variance else 0.0
-    size = size or float(total**2 / (w @ w))
+    size = size or float(total**2 / (np.bincount(index, w) ** 2).sum())
     shares = tuple(size * float(w[cell].sum() / total) for cell in cells)
     _, low, high = _newcombe(shares[0], shares[1], shares[2], shares[3], confidence)
-    return Difference(mean, low, high, _flip_p(w * gap), len(w))
+    return Difference(mean, low, high, _flip_p(np.bincount(index, w * gap)), len(w))
 
 
 def _flip_p(signed: np.ndarray) -> float:

@@ -157,6 +157,11 @@ class StratifiedSums:
         """Rows so far."""
         return float(self.rows.sum())
 
+    @property
+    def units(self) -> float:
+        """What was drawn so far: rows."""
+        return self.size
+
     def add(self, stratum: ArrayLike, category: ArrayLike, factor: ArrayLike) -> None:
         """Count rows.
 
@@ -224,7 +229,7 @@ class StratifiedSums:
     def groups(self) -> NDArray[np.int64]:
         """The group of each stratum, (H,): similar weights, at least LEAST_ROWS rows due."""
         order = np.argsort(self.weights, kind="stable")
-        due = np.cumsum(self.size * self.allocation[order])
+        due = np.cumsum(self.units * self.allocation[order])
         group, start, number = np.empty(len(order), dtype=np.int64), 0.0, 0
         for place, position in enumerate(order):
             group[position] = number

@@ -5,6 +5,7 @@ fault and leave it where they have become equal, bit for bit, to the golden run.
 """
 
 from progip.engine.incremental.executor import IncrementalExecutor
+from progip.engine.incremental.rounds import IncrementalRounds
 from progip.engine.incremental.tracing import NotTraceable, Traced
 
-__all__ = ["IncrementalExecutor", "NotTraceable", "Traced"]
+__all__ = ["IncrementalExecutor", "IncrementalRounds", "NotTraceable", "Traced"]

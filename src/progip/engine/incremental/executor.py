@@ -14,7 +14,6 @@ from progip.engine.incremental.schedule import Schedule
 from progip.engine.incremental.tracing import Traced
 from progip.engine.observe import observed_columns
 from progip.fault_models.base import Site
-from progip.number_formats.fp32 import FP32
 from progip.probes import Observation
 
 DEFAULT_MEMORY = 2**31
@@ -55,11 +54,13 @@ class IncrementalExecutor:
     ) -> None:
         self.traced, self.images, self.fault_pass = traced, images, fault_pass
         self._labels = labels
-        self._format = sites[0].format if sites else FP32
+        self._formats = {site.key: site.format for site in sites}
         self._shapes = {site.key: site.shape for site in sites}
         self._nodes: dict[tuple[str, int], int] = {}
         for site in sites:
             where = f"layer '{site.layer}' call {site.call}"
+            if site.of_metadata:
+                raise NotTraceable("a fault in metadata changes all values of a block")
             node = traced.sites.get((fault_pass, *site.key))
             if node is None:
                 raise NotTraceable(f"{where} left no mark in {fault_pass}")
@@ -68,18 +69,7 @@ class IncrementalExecutor:
                 raise NotTraceable(f"in {where} the images of the batch cannot be told apart")
             self._nodes[site.key] = node
         self.schedule = Schedule(traced, set(self._nodes.values()))
-        self.runs_per_propagation = self._fitting(memory)
-
-    def _fitting(self, memory: int) -> int:
-        """How many runs a propagation may hold, were all of them dirty everywhere."""
-        golden = self.schedule.golden_bytes()
-        if golden > memory:
-            raise NotTraceable(
-                f"golden values of {self.traced.batch} images take {golden >> 20} MiB of the "
-                f"{memory >> 20} MiB allowed; lower the batch size or raise the limit"
-            )
-        runs = (memory - golden) // max(self.schedule.peak_bytes(), 1)
-        return int(min(max(runs, self.traced.batch), MOST_RUNS))
+        self.runs_per_propagation = fitting_runs(self.schedule, memory)
 
     def run(self, plan: pa.Table) -> dict[str, np.ndarray]:
         """Execute every row of a plan (``records.PLAN``).
@@ -126,26 +116,8 @@ class IncrementalExecutor:
                 f"'{layers[row]}' call {calls[row]} of the {self.fault_pass} pass, fired "
                 f"{propagation.fired[row]} times"
             )
-        pipeline, names = self.traced.pipeline, self.traced.measured
-        first = 3 + len(names)
-        second = first + len(pipeline.ranges.sites)
-        observation = Observation(
-            outputs[0],
-            outputs[1],
-            outputs[2],
-            _columns(outputs[first:second], outputs[0]),
-            _columns(outputs[second:], outputs[0]),
-            measured=dict(zip(names, outputs[3:first], strict=True)),
-        )
-        labels = self._labels
-        if labels is not None:
-            labels = labels[part["sample_index"].to_numpy()]
-        result = observed_columns(pipeline, observation, len(members), labels)
-        for name, codes in (
-            ("value_before", propagation.before),
-            ("value_after", propagation.after),
-        ):
-            result[name] = self._format.decode(torch.from_numpy(codes)).numpy()
+        result = columns_of(self.traced, outputs, part, self._labels)
+        result["value_before"], result["value_after"] = propagation.before, propagation.after
         return result
 
     def _faults(self, part: pa.Table, layers: list[str], calls: np.ndarray) -> dict[int, Fault]:
@@ -159,8 +131,49 @@ class IncrementalExecutor:
         for key, members in by_site.items():
             runs = np.array(members)
             where = np.unravel_index(neurons[runs], self._shapes[key])
-            faults[self._nodes[key]] = Fault(runs, where, masks[runs], self._format)
+            faults[self._nodes[key]] = Fault(runs, where, masks[runs], self._formats[key])
         return faults
+
+
+def fitting_runs(schedule: Schedule, memory: int) -> int:
+    """How many runs a propagation may hold, were all of them dirty everywhere.
+
+    Raises:
+        NotTraceable: golden values alone take more.
+    """
+    golden, batch = schedule.golden_bytes(), schedule.traced.batch
+    if golden > memory:
+        raise NotTraceable(
+            f"golden values of {batch} images take {golden >> 20} MiB of the "
+            f"{memory >> 20} MiB allowed; lower the batch size or raise the limit"
+        )
+    runs = (memory - golden) // max(schedule.peak_bytes(), 1)
+    return int(min(max(runs, batch), MOST_RUNS))
+
+
+def columns_of(
+    traced: Traced, outputs: list[Tensor], part: pa.Table, labels: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """What the observed outputs of a propagation say of its runs, in columns.
+
+    Args:
+        part: the plan of the runs.
+        labels: of all evaluation images, where they are known.
+    """
+    pipeline, names = traced.pipeline, traced.measured
+    first = 3 + len(names)
+    second = first + len(pipeline.ranges.sites)
+    observation = Observation(
+        outputs[0],
+        outputs[1],
+        outputs[2],
+        _columns(outputs[first:second], outputs[0]),
+        _columns(outputs[second:], outputs[0]),
+        measured=dict(zip(names, outputs[3:first], strict=True)),
+    )
+    if labels is not None:
+        labels = labels[part["sample_index"].to_numpy()]
+    return observed_columns(pipeline, observation, len(part), labels)
 
 
 def _columns(columns: list[Tensor], like: Tensor) -> Tensor:

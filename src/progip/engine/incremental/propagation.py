@@ -11,6 +11,7 @@ from progip.engine.incremental.graph import Layout
 from progip.engine.incremental.lanes import DirtyRows, Lanes, Pack, differs, gather, put, repack
 from progip.engine.incremental.schedule import Schedule, Step
 from progip.number_formats.base import NumberFormat
+from progip.number_formats.codes import registers
 
 
 @dataclass
@@ -53,8 +54,8 @@ class Propagation:
         self.schedule, self.golden, self.rows, self.faults = schedule, golden, rows, faults
         self.batch = schedule.traced.batch
         self.device = schedule.traced.device
-        self.before = np.zeros(len(rows), dtype=np.int32)
-        self.after = np.zeros(len(rows), dtype=np.int32)
+        self.before = np.zeros(len(rows), dtype=np.float32)
+        self.after = np.zeros(len(rows), dtype=np.float32)
         self.fired = np.zeros(len(rows), dtype=np.int64)
         self._states: dict[int, DirtyRows] = {}
         self._results: dict[int, Tensor] = {}
@@ -185,11 +186,18 @@ class Propagation:
         index = tuple(
             torch.from_numpy(i).to(self.device) for i in (lanes, *(w[part] for w in fault.where))
         )
-        before = code.encode(values[index]).cpu().numpy()
-        after = before ^ fault.masks[part]
-        values[index] = code.decode(torch.from_numpy(after).to(self.device))
+        before = values[index]
+        metadata = None
+        if code.metadata_fields:
+            own = values[torch.from_numpy(lanes).to(self.device)]
+            shape = layout.axis.row_shape(layout.shape)
+            position = np.ravel_multi_index(tuple(w[part] for w in fault.where), shape)
+            metadata = registers(code, own, np.arange(len(lanes)), position)
+        masks = torch.from_numpy(fault.masks[part]).to(self.device)
+        after = code.decode(code.encode(before, metadata) ^ masks, metadata)
+        values[index] = after
         runs = fault.runs[part]
-        self.before[runs], self.after[runs] = before, after
+        self.before[runs], self.after[runs] = before.cpu().numpy(), after.cpu().numpy()
         self.fired[runs] += 1
 
     def _join(self, step: Step, dirty: list[int]) -> list[Pack]:

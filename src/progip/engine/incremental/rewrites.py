@@ -26,12 +26,14 @@ def cheaper(target: Any, args: tuple[Any, ...]) -> Function | None:
 
 def _batch_norm_backward(args: tuple[Any, ...]) -> Function | None:
     """In evaluation mode a scale for each channel; the operator also makes unused sums."""
-    _, _, weight, _, variance, _, _, _, epsilon, mask = args
+    _, _, _, _, variance, _, _, _, epsilon, mask = args
     if list(mask) != [True, False, False] or not isinstance(variance, Tensor):
         return None
     inverse = (1 / torch.sqrt(variance.double() + epsilon)).to(variance.dtype)
 
-    def scale(gradient: Tensor, *_: Any) -> tuple[Tensor, None, None]:
+    def scale(
+        gradient: Tensor, _: Any, weight: Tensor | None, *__: Any
+    ) -> tuple[Tensor, None, None]:
         shape = (1, -1) + (1,) * (gradient.dim() - 2)
         result = gradient * inverse.view(shape)
         return result if weight is None else result.mul_(weight.view(shape)), None, None

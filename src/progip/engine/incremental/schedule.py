@@ -3,7 +3,7 @@
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,36 +11,12 @@ import torch
 
 from progip.engine.incremental.graph import Layout, Node, Ref, aten, map_refs, refs
 from progip.engine.incremental.markers import SITE
+from progip.engine.incremental.operations import BATCH_NORM, CONTRACTING, FRESH, SAME, function_of
 from progip.engine.incremental.rewrites import gated, positive
 from progip.engine.incremental.tracing import Traced
 
-SAME = {
-    aten.detach.default,
-    aten.alias.default,
-    aten.lift_fresh.default,
-    aten.lift_fresh_copy.default,
-}
-#: operations after which rows often equal golden ones.
-CONTRACTING = {
-    aten.relu.default,
-    aten.clamp_min.default,
-    aten.clamp.default,
-    aten.hardtanh.default,
-    aten.threshold_backward.default,
-    aten.hardtanh_backward.default,
-    aten.max_pool2d_with_indices_backward.default,
-    aten.ge.Scalar,
-    aten.sign.default,
-    aten.avg_pool2d.default,
-    aten.mean.dim,
-}
 TRIAL, RARE = 512, 100  # rows to try; leave off comparing where fewer than one in so many leaves
 SMALL = 2048  # elements of a row so few that comparing them costs nothing
-BATCH_NORM = {
-    aten.native_batch_norm.default,
-    aten._native_batch_norm_legit_no_training.default,
-}
-FRESH = {aten.convolution.default, aten.addmm.default}
 
 
 @dataclass
@@ -54,6 +30,8 @@ class Step:
         compare: whether rows that equal golden leave here.
         site: whether faults can hit here.
         writable: the input's memory belongs to this step alone.
+        reads: constants that faults can change (parameters and what is made of them alone).
+        rebuilt: gives the function with other values of such constants.
         seen, left: rows compared so far, and how many of them equalled golden.
     """
 
@@ -64,6 +42,8 @@ class Step:
     compare: bool = False
     site: bool = False
     writable: bool = False
+    reads: tuple[int, ...] = ()
+    rebuilt: Callable[[Mapping[int, Any]], Callable[[list[Any]], Any]] | None = None
     seen: int = 0
     left: int = 0
 
@@ -76,6 +56,10 @@ class Step:
 class Schedule:
     """The steps between the faults and the observations.
 
+    Args:
+        selected: nodes at which faults can hit.
+        changing: constants that faults can change.
+
     Attributes:
         golden_steps: all operations, for golden batches.
         steps: those that a fault at one of the sites can change.
@@ -85,8 +69,11 @@ class Schedule:
         constant: the values, for any batch, of those outputs that no image changes.
     """
 
-    def __init__(self, traced: Traced, selected: set[int]) -> None:
+    def __init__(
+        self, traced: Traced, selected: set[int], changing: Collection[int] = frozenset()
+    ) -> None:
         self.traced = traced
+        self._changing = changing
         self.layouts: dict[int, Layout] = {}
         self._alias: dict[int, int] = {}
         self._gates: dict[int, int] = {}
@@ -149,8 +136,25 @@ class Schedule:
         compare = node.layout is not None and (
             node.target in CONTRACTING or _row_size(node.layout) <= SMALL
         )
-        function = _function(target, args, kwargs, inputs)
-        steps.append(Step(number, inputs, function, node.layout, compare))
+        function = function_of(target, args, kwargs, inputs)
+        step = Step(number, inputs, function, node.layout, compare)
+        named = refs([*node.args, *node.kwargs.values()])
+        step.reads = tuple(n for n in dict.fromkeys(named) if n in self._changing)
+        if step.reads:
+            step.rebuilt = lambda given: self._rebuilt(node, given)
+        steps.append(step)
+
+    def _rebuilt(self, node: Node, given: Mapping[int, Any]) -> Callable[[list[Any]], Any]:
+        """The function of a step with other values of the constants that it reads."""
+
+        def argument(number: int) -> Any:
+            return given[number] if number in given else self._argument(number)
+
+        args = map_refs(node.args, argument)
+        kwargs = {k: map_refs(v, argument) for k, v in node.kwargs.items()}
+        return function_of(
+            node.target, args, kwargs, tuple(dict.fromkeys(refs([*args, *kwargs.values()])))
+        )
 
     def _argument(self, number: int) -> Any:
         if number in self.traced.constants:
@@ -184,13 +188,13 @@ class Schedule:
         dirty: set[int] = set()
         kept = []
         for step in steps:
-            if step.site or any(i in dirty for i in step.inputs):
+            if step.site or step.reads or any(i in dirty for i in step.inputs):
                 dirty.add(step.node)
                 kept.append(step)
         wanted = set(self.outputs)
         result = []
         for step in reversed(kept):
-            if step.site or step.node in wanted:
+            if step.site or step.node in wanted:  # a site must fire, whatever comes of it
                 wanted.update(i for i in step.inputs if i in dirty)
                 result.append(step)
         result.reverse()
@@ -237,9 +241,9 @@ class Schedule:
     def _stored(self) -> set[int]:
         stored = {node for node in self.outputs if node not in self.constant}
         for step in self.steps:
-            if step.compare or step.site:
+            if step.compare or step.site or (step.reads and step.layout is not None):
                 stored.add(step.node)
-            if len(step.inputs) > 1:
+            if len(step.inputs) > 1 or step.reads:
                 stored.update(step.inputs)
         return stored
 
@@ -262,30 +266,3 @@ def _last_uses(steps: list[Step], kept: Collection[int] = ()) -> list[list[int]]
         if node not in kept:
             result[position].append(node)
     return result
-
-
-def _function(
-    target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: tuple[int, ...]
-) -> Callable[[list[Any]], Any]:
-    """``values of inputs -> value``, with the arguments laid out beforehand."""
-    slots = {node: k for k, node in enumerate(inputs)}
-    flat = [(p, slots[a.node]) for p, a in enumerate(args) if isinstance(a, Ref)]
-    nested = [p for p, a in enumerate(args) if not isinstance(a, Ref) and refs(a)]
-    if not nested and not any(refs(v) for v in kwargs.values()):
-        template = list(args)
-        if len(flat) == 1:
-            position, _ = flat[0]
-            before, after = args[:position], args[position + 1 :]
-            return lambda values: target(*before, values[0], *after, **kwargs)
-
-        def call(values: list[Any]) -> Any:
-            filled = template.copy()
-            for p, slot in flat:
-                filled[p] = values[slot]
-            return target(*filled, **kwargs)
-
-        return call
-    return lambda values: target(
-        *map_refs(args, lambda n: values[slots[n]]),
-        **{k: map_refs(v, lambda n: values[slots[n]]) for k, v in kwargs.items()},
-    )

@@ -11,7 +11,7 @@ from matplotlib.ticker import NullLocator
 from progip.analysis.campaign import Campaign, by_group
 from progip.analysis.estimates import ALL, in_order
 from progip.analysis.site_rates import executions_of
-from progip.records import PASSES
+from progip.records import EVERY_PASS, PASSES
 from progip.report import formats
 from progip.report.figures import style
 from progip.report.figures.base import Absent, Figure, called, readable
@@ -97,7 +97,7 @@ def draw(data: pd.DataFrame) -> Drawing:
     """One row per detector, one column per pass."""
     bars = data[data["kind"] != "threshold"]
     detectors = list(by_group(bars, ["model", "ood_method"]))
-    names = [name for name in PASSES if (bars["fault_pass"] == name).any()]
+    names = in_order("fault_pass", set(bars["fault_pass"]) & {*PASSES, EVERY_PASS})
     drawing, axes = style.panels(len(detectors), len(names), 2.2, sharey=True, sharex="row")
     limits = data[data["kind"] == "threshold"]
     for row, (key, group) in enumerate(detectors):

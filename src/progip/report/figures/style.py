@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from progip.analysis.estimates import in_order
+from progip.records import EVERY_PASS
 
 WIDTH = 7.2  # inches: a text column, and a phone held upright can still be scrolled through it
 STYLE: dict[str, Any] = {
@@ -82,6 +83,7 @@ PASS_LOOKS = {
     "first_forward": Look(BLUE, "o", "-"),
     "backward": Look(ORANGE, "s", "--"),
     "second_forward": Look(GREEN, "^", ":"),
+    EVERY_PASS: Look(BLACK, "D", "-"),
 }
 POPULATION_LOOKS = {"id": Look(BLUE, "o", "-"), "ood": Look(VERMILION, "s", "--")}
 

@@ -119,9 +119,22 @@ def _runs(campaign: Campaign) -> str:
     seeds = ", ".join(str(seed) for seed in sorted(cells["seed"].unique()))
     hit = [name for name in records.PASSES if name in {*cells["fault_pass"]}]
     where = " or ".join(name.replace("_", " ") for name in hit)
+    stay = (cells["fault_pass"] == records.EVERY_PASS).any()
+    maps = (
+        "Faults in memory stay for a round of images, a fault map, and are there in every pass; "
+        "intervals are those between maps. "
+        if stay
+        else ""
+    )
+    if not hit:
+        return (
+            f"{maps}Maps are drawn ahead from the seed ({seeds}), the cell and the number of the "
+            "map, so all protections of a cell meet the same faults."
+        )
     return (
-        f"Each run's faults hit one pass ({where}). They are drawn ahead from the seed ({seeds}), "
-        "the cell and the number of the run, so all protections of a cell meet the same faults."
+        f"{maps}Each run's faults hit one pass ({where}). They are drawn ahead from the seed "
+        f"({seeds}), the cell and the number of the run, so all protections of a cell meet the "
+        "same faults."
     )
 
 

@@ -1,0 +1,58 @@
+"""One bit of a register that many values share: a scale, an exponent, a bias."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from progip.described import WORKS
+from progip.errors import ProgipError
+from progip.fault_models.base import Site
+from progip.fault_models.single_bit_flip import SingleNeuron
+from progip.number_formats.base import NumberFormat
+
+
+@dataclass(kw_only=True)
+class MetadataBit(SingleNeuron):
+    """Flip one bit of the metadata of a layer's output, in another image and layer each run.
+
+    The values are decoded with what the register then holds, as where it is hit after they were
+    written: a flipped exponent scales its whole block. (GoldenEye's code encodes with it instead,
+    which leaves the size of the values as it is.)
+
+    Columns: ``neuron`` is the number of the block (0, or the channel), ``bit`` that of the
+    register, ``value_before`` and ``value_after`` what the register stands for.
+    """
+
+    sentence: ClassVar[str] = (
+        "Each run flips one bit of the metadata (scale, shared exponent or bias) that the values "
+        "of a layer's output share, in an image and a layer drawn at random [GoldenEye]."
+    )
+    references: ClassVar[Mapping[str, str]] = {"GoldenEye": WORKS["GoldenEye"]}
+
+    def select(self, sites: list[Site]) -> list[Site]:
+        """The registers of the chosen layers. Raises ProgipError for a format without metadata."""
+        chosen = super().select(sites)
+        if not any(site.neurons for site in chosen):  # sizes are not known yet
+            return chosen
+        plain = next((site for site in chosen if not site.format.metadata_fields), None)
+        if plain is not None:
+            raise ProgipError(
+                f"fault_model '{self.name}': layer '{plain.layer}' is held in "
+                f"'{plain.format.name}', which has no metadata; take number_format=integer, "
+                "block_fp or adaptive_fp, or another fault model"
+            )
+        return [_registers(site) for site in chosen]
+
+    def _every_bit(self, number_format: NumberFormat) -> np.ndarray:
+        return np.arange(number_format.metadata_bits, dtype=np.int8)
+
+
+def _registers(site: Site) -> Site:
+    metadata = site.format.metadata(torch.zeros(1, *site.shape))
+    assert metadata is not None
+    shape = tuple(metadata.shape[1:])
+    return replace(site, shape=shape, neurons=prod(shape), of_metadata=True)
