@@ -41,6 +41,27 @@ def run_one(tmp_path: Path, *overrides: str) -> int:
     return sum(pq.read_metadata(path).num_rows for path in folder.glob("part-*"))
 
 
+#: what an option needs beside itself
+LIST = 'Layer,TensorIndex,Bit\nlayer1.0.conv1,"(0, 1, 2, 2)",30\n'
+NEEDS = {
+    "fault_model=parameter_bit": ["pass=all"],
+    "fault_model=bit_error_rate": ["pass=all"],
+    "fault_model=listed": ["pass=all"],
+    "fault_model=metadata_bit": ["number_format=integer"],
+    "pass=all": ["fault_model=parameter_bit"],
+    # ProGIP, the default, watches what only a detector computes
+    "ood_method=none": ["protection=none"],
+}
+
+
+def needs(tmp_path: Path, *given: str) -> list[str]:
+    """What some options need beside themselves, a list of faults among it."""
+    path = tmp_path / "list.csv"
+    path.write_text(LIST)
+    listed = [f"fault_model.file={path}"] if "fault_model=listed" in given else []
+    return [*(more for option in given for more in NEEDS.get(option, [])), *listed]
+
+
 def test_groups_have_the_folders_that_are_documented() -> None:
     folders = {path.name for path in CONF.iterdir() if path.is_dir()}
     assert folders == {*GROUPS, "pass", "recipe"}
@@ -50,11 +71,16 @@ def test_groups_have_the_folders_that_are_documented() -> None:
     ("group", "option"),
     [(group, option) for group in GROUPS for option in options(group)],
 )
-def test_every_option_builds_and_is_called_by_its_file_name(group: str, option: str) -> None:
-    cfg = composed([f"{group}={option}"], CONF)
+def test_every_option_builds_and_is_called_by_its_file_name(
+    tmp_path: Path, group: str, option: str
+) -> None:
+    cfg = composed([f"{group}={option}", *needs(tmp_path, f"{group}={option}")], CONF)
     component = build(cfg[group], GROUPS[group], group)
     rate = getattr(component, "rate", None)  # part of the name, so that it can be swept
-    assert component.name == (option if rate is None else f"{option}_{rate}")
+    expected = option if rate is None else f"{option}_{rate}"
+    if group == "number_format":  # widths are part of the name, too
+        expected += component.name.removeprefix(option) if component.name != option else ""
+    assert component.name == expected
 
 
 @pytest.mark.parametrize("model", options("model"))
@@ -70,14 +96,13 @@ def test_every_model_runs_one_tiny_cell(tmp_path: Path, model: str, photographs:
     ("group", "option"),
     [
         (group, option)
-        for group in ("ood_method", "protection", "fault_model", "pass")
+        for group in ("ood_method", "protection", "fault_model", "pass", "number_format")
         for option in options(group)
     ],
 )
 def test_every_other_option_runs_one_tiny_cell(tmp_path: Path, group: str, option: str) -> None:
-    # ProGIP, the default, watches what only a detector computes
-    watch = ["protection=none"] if f"{group}={option}" == "ood_method=none" else []
-    assert run_one(tmp_path, f"{group}={option}", *watch) == 4
+    given = f"{group}={option}"
+    assert run_one(tmp_path, given, *needs(tmp_path, given)) == 4
 
 
 @pytest.mark.parametrize("fault_model", options("fault_model"))
@@ -87,7 +112,8 @@ def test_every_protection_meets_every_fault_model(
 ) -> None:
     rated = fault_model in ("burst", "one_bit", "six_bits", "word")
     rate = ["fault_model.rate=1e-3"] if rated else []
-    cell = (f"protection={protection}", f"fault_model={fault_model}", *rate)
+    more = needs(tmp_path, f"fault_model={fault_model}")
+    cell = (f"protection={protection}", f"fault_model={fault_model}", *rate, *more)
     assert run_one(tmp_path, *cell) == 4
 
 

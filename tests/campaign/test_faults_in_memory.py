@@ -1,5 +1,6 @@
 """Whole cells of faults that stay in memory, and of networks in other number formats."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from progip.analysis.weight_faults import agreement, by_fault, joined
 from progip.campaign.replay import manifest_of, replay
 from progip.campaign.runner import run_cell
 from progip.campaign.settings import CellSettings
+from progip.cli import parser
 from progip.config import cell_settings, composed
 from progip.errors import ProgipError
 from progip.report import write_report
@@ -86,6 +88,8 @@ def test_a_planned_campaign_over_codes_of_weights(run, tmp_path: Path) -> None:
     assert manifest["runs_per_map"] == 5
     assert manifest["number_format"]["bits"] == 8
     assert "effective" in write_report(tmp_path / "campaign")
+    run("fault_model=parameter_bit", "pass=all", "sizing.maps=2", "protection=ranger", *plan[3:])
+    assert "integer_8" in write_report(tmp_path / "campaign")  # the same weights, rounded or not
 
 
 def test_a_list_is_executed_and_written(run, tmp_path: Path) -> None:
@@ -169,3 +173,26 @@ def test_tables_by_fault_need_single_faults(run, tmp_path: Path) -> None:
     run("runs=10", "pass=first_forward")
     with pytest.raises(ProgipError, match="not single faults of parameters"):
         by_fault(next((tmp_path / "campaign").glob("*/*/*/progip")))
+
+
+def call(*words: str | Path) -> None:
+    arguments = parser().parse_args(list(map(str, words)))
+    arguments.action(arguments)
+
+
+def test_commands_for_lists(run, tmp_path: Path, capsys) -> None:
+    given, own = tmp_path / "given.csv", tmp_path / "own.csv"
+    given.write_text('Layer,TensorIndex,Bit\nlayer1.0.conv1,"(0, 1, 2, 2)",30\n')
+    call("import-faults", given, f"outputs={tmp_path}", "name=faults")
+    said = capsys.readouterr().out
+    assert f"1 faults in 1 parameters of digits_resnet, each on {IMAGES:,} images" in said
+    words = shlex.split(said.split("run.py ")[1])
+    run_cell(cell_settings(composed([*words, "batch_size=16"], ROOT / "conf")), {})
+    call("export-faults", tmp_path / "faults", own)
+    call("compare-faults", own, own)
+    assert "1 faults written" in capsys.readouterr().out
+    text = own.read_text()
+    last = int(text.strip().rpartition(",")[2])
+    (tmp_path / "other.csv").write_text(text.strip().rpartition(",")[0] + f",{last + 3}\n")
+    with pytest.raises(SystemExit):
+        call("compare-faults", own, tmp_path / "other.csv")

@@ -47,7 +47,7 @@ def test_a_network_without_detector_or_protection(tmp_path: Path) -> None:
     chosen += ["fault_model=six_bits", "pass=first_forward"]
     text, keys = methods_of(ran(tmp_path, *chosen))
     assert "runs forward once and gives a class; nothing judges its input" in text
-    assert "flips several distinct bits of the float32 word [Amarnath]" in text
+    assert "flips several distinct bits of its code [Amarnath]" in text
     assert "hit one pass (first forward)" in text
     assert "whose class changes (classification failure)" in text
     for word in ("backward", "ODIN", "Ranger", "ProGIP", "AUROC", "McNemar", "verdict"):

@@ -167,7 +167,7 @@ def _describe(cell: CellFolder, rows: pd.DataFrame, bare: pd.DataFrame | None) -
     result: dict[str, Any] = {name: manifest["cell"][name] for name in CURVE if name != "family"}
     result["family"] = family(cell)
     result |= {"protection": manifest["cell"]["protection"], "rate": at, "runs": len(rows)}
-    hits = int(rows["hits"].sum()) // (per_map or 1)  # of a map, which all its rows name
+    hits = int(rows["hits"].sum())
     result |= {"images": images, "maps": len(rows) // (per_map or images), "hits": hits}
     for quantity in quantities:
         result |= quantity.columns()

@@ -61,14 +61,15 @@ class NetworkUnderTest:
             name: (self._placed(images), images.labels) for name, images in splits.items()
         }
         self._train = dataset.split("train")
+        loaded = load_network(
+            settings.model,
+            self.device,
+            image_shape=splits["id", "evaluation"].pixels.shape[1:],
+            channels_last=settings.channels_last,
+        )
+        weights = weights_fingerprint(loaded)  # a number format may round them
         self.plain = settings.number_format.prepare(
-            load_network(
-                settings.model,
-                self.device,
-                image_shape=splits["id", "evaluation"].pixels.shape[1:],
-                channels_last=settings.channels_last,
-            ),
-            lambda: (images for images, _ in self.training_batches()),
+            loaded, lambda: (images for images, _ in self.training_batches())
         )
         self.images = {p: self.data[p, "evaluation"][0] for p in self.method.populations}
         self.labels = {p: self.data[p, "evaluation"][1] for p in self.method.populations}
@@ -83,7 +84,7 @@ class NetworkUnderTest:
             "dataset": identity(dataset),
             "ood_dataset": identity(settings.ood_dataset),
             "ood_method": identity(self.method),
-            "weights_sha256": weights_fingerprint(self.plain),
+            "weights_sha256": weights,
             "data": {
                 "train": self._train.fingerprint(),
                 **{f"{p}_{s}": images.fingerprint() for (p, s), images in splits.items()},

@@ -6,6 +6,8 @@ from matplotlib.figure import Figure as Drawing
 from progip.analysis.campaign import Campaign, by_group
 from progip.analysis.error_rates import CURVE, rate_table
 from progip.analysis.estimates import in_order
+from progip.analysis.manifests import USUAL
+from progip.records import EVERY_PASS
 from progip.report.figures import style
 from progip.report.figures.base import Figure, in_words
 from progip.report.sections.error_rates import curve_title
@@ -13,9 +15,11 @@ from progip.report.sections.error_rates import curve_title
 TITLE = "Accuracy against error rate"
 CAPTION = (
     "Share of inferences with the right class against the probability that a neuron is hit in one "
-    "inference, with 95 % intervals over fault maps; the dotted lines are the accuracies without "
-    "faults, the protection in place. Higher is better."
+    "inference (in memory: that a bit is faulty), with 95 % intervals over fault maps; the dotted "
+    "lines are the accuracies without faults, the protection in place. Higher is better."
 )
+#: what a panel is drawn for; its curves differ in number format and protection
+PANEL = tuple(name for name in CURVE if name != "number_format")
 NUMBERS = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_n", "clean_accuracy")
 
 
@@ -42,29 +46,41 @@ def _alt(data: pd.DataFrame) -> str:
     return f"Curves, one per protection. {' '.join(said)}"
 
 
+def _labels(data: pd.DataFrame) -> pd.Series:
+    """What each row's curve is called: what differs among number format and protection."""
+    several = [name for name in ("number_format", "protection") if data[name].nunique() > 1]
+    return data[several or ["protection"]].agg(", ".join, axis=1)
+
+
 def draw(data: pd.DataFrame) -> Drawing:
     """Panels of curves on a logarithmic scale of rates."""
-    curves = list(by_group(data, CURVE))
+    data = data.assign(curve=_labels(data))
+    curves = list(by_group(data, PANEL))
     columns = min(2, len(curves))
     drawing, axes = style.panels(-(-len(curves) // columns), columns, 2.9, sharey=True)
-    looks = style.looks({*data["protection"]})
+    looks = style.looks({*data["curve"]})
     for panel, (curve, group) in zip(axes.flat, curves, strict=False):
-        for protection in in_order("protection", group["protection"].unique()):
-            part = group[(group["protection"] == protection) & (group["rate"] > 0)]
-            part, look = part.sort_values("rate"), looks[protection]
+        for name in in_order("protection", group["curve"].unique()):
+            part = group[(group["curve"] == name) & (group["rate"] > 0)]
+            part, look = part.sort_values("rate"), looks[name]
             gaps = [
                 100 * (part["accuracy"] - part["accuracy_low"]),
                 100 * (part["accuracy_high"] - part["accuracy"]),
             ]
             panel.errorbar(
-                part["rate"], 100 * part["accuracy"], yerr=gaps, label=protection,
+                part["rate"], 100 * part["accuracy"], yerr=gaps, label=name,
                 color=look.color, marker=look.marker, ls=look.line, elinewidth=0.7, capsize=2,
             )  # fmt: skip
             panel.axhline(100 * part["clean_accuracy"].iloc[0], color=look.color, lw=0.6, ls=":")
-        panel.set_title(curve_title(dict(zip(CURVE, curve, strict=True))), loc="left", fontsize=8)
+        about = dict(zip(PANEL, curve, strict=True))
+        one = group["number_format"].iloc[0] if data["number_format"].nunique() == 1 else ""
+        title = curve_title({**about, "number_format": one or USUAL["number_format"]})
+        panel.set_title(title, loc="left", fontsize=8)
         panel.set_xscale("log")
         panel.set_ylim(-2, 103)
-        panel.set_xlabel("error rate, of each neuron and inference")
+        stays = about["fault_pass"] == EVERY_PASS
+        what = "of each bit in memory" if stays else "of each neuron and inference"
+        panel.set_xlabel(f"error rate, {what}")
     for panel in axes.flat[len(curves) :]:
         panel.set_visible(False)
     for panel in axes[:, 0]:

@@ -8,6 +8,7 @@ from progip.analysis.campaign import Campaign, by_group
 from progip.analysis.error_rates import CURVE, rate_table
 from progip.analysis.estimates import in_order
 from progip.analysis.manifests import USUAL
+from progip.records import EVERY_PASS
 from progip.report import formats
 from progip.report.layout import Block, Section
 
@@ -19,6 +20,10 @@ NOTES = [
     "Row 0: without faults, the protection in place. SDC: the class differs from that of the same "
     "network without faults. A correcting protection has runs of its own, with the same faults.",
 ]
+IN_MEMORY = (
+    "Faults in memory: a fault map stays for a whole round of images, so each map is one unit: "
+    "intervals are those between maps (Cochran, eq. 6.13, Wilson at the effective size)."
+)
 ALARM_NOTES = [
     "Alarms: among runs with at least one hit; among runs whose class these faults change in the "
     "unprotected network; among clean images (a correcting protection raises one where it finds "
@@ -37,7 +42,9 @@ def rates_section(campaign: Campaign) -> Section | None:
     for curve, group in by_group(data, CURVE):
         title = curve_title(dict(zip(CURVE, curve, strict=True)))
         blocks += [_curve_block(title, group), _alarm_block(group)]
-    blocks.append(Block("", notes=NOTES + ALARM_NOTES))
+    stay = (data["fault_pass"] == EVERY_PASS).any()
+    notes = [IN_MEMORY, *NOTES[1:]] if stay else NOTES
+    blocks.append(Block("", notes=notes + ALARM_NOTES))
     return Section("rates", "Faults at a rate", [b for b in blocks if b.rows or b.notes], data)
 
 
