@@ -46,7 +46,7 @@ LIST = 'Layer,TensorIndex,Bit\nlayer1.0.conv1,"(0, 1, 2, 2)",30\n'
 NEEDS = {
     "fault_model=parameter_bit": ["pass=all"],
     "fault_model=bit_error_rate": ["pass=all"],
-    "fault_model=listed": ["pass=all"],
+    "fault_model=listed": ["pass=all", "fault_model.images_per_map=4"],
     "fault_model=metadata_bit": ["number_format=integer"],
     "pass=all": ["fault_model=parameter_bit"],
     # ProGIP, the default, watches what only a detector computes
