@@ -118,9 +118,10 @@ def find_cells(root: Path) -> list[CellFolder]:
 def check_agreement(cells: list[CellFolder], allow_mixed: bool = False) -> None:
     """Refuse cells that must not be added up.
 
-    Cells of one (model, dataset, ood_method) must agree on seed, weights, data, OOD threshold, code
-    and configuration, unless allow_mixed. One cell of one seed in two folders is refused always:
-    its runs would count twice. Raises ProgipError that names both folders and what differs.
+    Cells of one (model, number_format, dataset, ood_method) must agree on seed, weights, data, OOD
+    threshold, code and configuration, unless allow_mixed. One cell of one seed in two folders is
+    refused always: its runs would count twice. Raises ProgipError that names both folders and what
+    differs.
     """
     seen: dict[Any, tuple[CellFolder, Any]] = {}
     for cell in cells:
@@ -135,7 +136,8 @@ def check_agreement(cells: list[CellFolder], allow_mixed: bool = False) -> None:
         if allow_mixed:
             continue
         for what, axes, value in _must_agree(cell):
-            key = (what, cell.key("model", "dataset", "ood_method"), cell.key(*axes))
+            detector = cell.key("model", "number_format", "dataset", "ood_method")
+            key = (what, detector, cell.key(*axes))
             other, expected = seen.setdefault(key, (cell, value))
             if difference := _difference(what, expected, value):
                 raise ProgipError(
