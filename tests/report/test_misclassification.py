@@ -10,7 +10,7 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from progip.analysis.campaign import Campaign
-from progip.analysis.scm_shares import _labels, scm_shares
+from progip.analysis.scm_shares import NAMES, network_labels, scm_shares
 from progip.campaign.runner import run_cell
 from progip.config import cell_settings, composed, resolved
 from progip.report.figures import Figure, scm, sweep
@@ -248,4 +248,4 @@ def test_what_differs_is_in_the_label(scms: Path) -> None:
     assert set(found["network"]) == {"digits_resnet"}
     names = found.to_dict("records")
     two = pd.DataFrame([{**row, "fault_pass": p} for row in names for p in ("first", "second")])
-    assert set(_labels(two)) == {"digits_resnet, first", "digits_resnet, second"}
+    assert set(network_labels(two, NAMES[2:])) == {"digits_resnet, first", "digits_resnet, second"}

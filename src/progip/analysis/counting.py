@@ -15,7 +15,7 @@ from progip.analysis import measuring, tally
 from progip.analysis.kinds import Kinds, declared_in, kinds_of
 from progip.analysis.manifests import CellFolder
 from progip.errors import ProgipError
-from progip.statistics import Moments, effective_size_warning
+from progip.statistics import Moments
 
 #: columns that are read of every cell, beside the flags of its outcome
 COLUMNS = ("run_id", "sample_index", "weight")
@@ -105,10 +105,7 @@ def count_cell(cell: CellFolder, estimand: str | None = None) -> CellCounts:
         counts[kind] = int(moments.rows[mask].sum())
         counts[f"{kind}_w"] = float(moments.total[mask].sum())
         counts[f"{kind}_w2"] = float(moments.squares[mask].sum())
-    odd = effective_size_warning(
-        counts["done"], counts["done_w"], counts["done_w2"], sums.largest_weight
-    )
-    if odd:
+    if odd := sums.warning():
         warnings.append(f"{cell.name}: {odd}")
     return CellCounts(counts, _failures(failing, sums), warnings)
 

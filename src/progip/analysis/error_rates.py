@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from progip.analysis.estimates import UNPROTECTED
 from progip.analysis.manifests import IDENTITY, USUAL, CellFolder, correction_of, fault_rate
 from progip.statistics import Rate, cluster_bootstrap, rate
+from progip.statistics.clustered_sums import ClusteredSums
 from progip.statistics.intervals import rate_from_variance
 
 #: what a curve is drawn for; along it the rate changes
@@ -78,19 +79,14 @@ def over_maps(events: NDArray[np.bool_], images: NDArray[np.int64]) -> Rate:
 def over_rounds(events: NDArray[np.bool_], maps: NDArray[np.int64]) -> Rate:
     """The rate of an event over runs that share their faults map by map: each map is one unit.
 
-    The variance is that between maps (Cochran, eq. 6.13), with Student's cut-off.
+    The interval is that of all other tables (`ClusteredSums`).
 
     Args:
         events: (runs,). maps: (runs,) number of each run's map.
     """
-    _, index = np.unique(maps, return_inverse=True)
-    whole, part = np.bincount(index), np.bincount(index, events)
-    n, k, units = len(events), int(events.sum()), len(whole)
-    p = k / n
-    spread = float(((part - p * whole) ** 2).sum()) / n**2 * units / max(units - 1, 1)
-    return rate_from_variance(
-        n=n, events=k, estimate=p, variance=spread, kish=units, degrees=max(units - 1, 1)
-    )
+    sums = ClusteredSums([1.0], [1.0], 2)
+    sums.add_clusters(np.zeros(len(events)), events, np.ones(len(events)), maps)
+    return sums.moments().rate(np.array([False, True]), np.array([True, True]))
 
 
 def ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Rate:
@@ -140,11 +136,17 @@ def _describe(cell: CellFolder, rows: pd.DataFrame, bare: pd.DataFrame | None) -
     def repeated(events: NDArray[np.bool_]) -> Rate:
         return over_rounds(events, maps) if per_map else over_maps(events, sample)
 
+    def alarms(chosen: NDArray[np.bool_]) -> Rate:
+        if per_map and chosen.any():
+            return over_rounds(alarm[chosen], maps[chosen])
+        return rate(int(alarm[chosen].sum()), int(chosen.sum()))
+
+    harmful = _harmful(rows, bare)
     labelled = manifest["cell"]["population"] == "id"
     clean = manifest.get("clean") or {}
     accuracy = (manifest.get("base_metrics") or {}).get("id_accuracy")
     watched = manifest["cell"]["protection"] != UNPROTECTED
-    wide = cluster_bootstrap(right, np.ones(len(right)), sample, resamples=RESAMPLES)
+    of_images = labelled and not per_map  # images of one map are no independent clusters
     corrects = "corrected_hit" in rows
     quantities = [
         _Quantity("accuracy", repeated(right) if labelled else None),
@@ -155,8 +157,8 @@ def _describe(cell: CellFolder, rows: pd.DataFrame, bare: pd.DataFrame | None) -
             if labelled and accuracy and not chosen
             else None,
         ),
-        _Quantity("alarm_hit", rate(int(alarm[hit].sum()), int(hit.sum())) if watched else None),
-        _Quantity("alarm_harmful", _harmful(rows, bare) if watched else None),
+        _Quantity("alarm_hit", alarms(hit) if watched else None),
+        _Quantity("alarm_harmful", alarms(harmful) if watched and bare is not None else None),
         _Quantity(
             "alarm_clean",
             rate(clean["alarms"], clean["images"]) if watched and clean else None,
@@ -171,7 +173,10 @@ def _describe(cell: CellFolder, rows: pd.DataFrame, bare: pd.DataFrame | None) -
     result |= {"images": images, "maps": len(rows) // (per_map or images), "hits": hits}
     for quantity in quantities:
         result |= quantity.columns()
-    limits = (wide.low, wide.high) if labelled else (math.nan, math.nan)
+    limits = (math.nan, math.nan)
+    if of_images:
+        wide = cluster_bootstrap(right, np.ones(len(right)), sample, resamples=RESAMPLES)
+        limits = wide.low, wide.high
     result |= {"accuracy_images_low": limits[0], "accuracy_images_high": limits[1]}
     return result
 
@@ -183,13 +188,12 @@ def family(cell: CellFolder) -> str:
     return name.removesuffix(f"_{section.get('rate')}")
 
 
-def _harmful(rows: pd.DataFrame, bare: pd.DataFrame | None) -> Rate | None:
-    """Alarms among the runs whose class the same faults change in the unprotected network."""
+def _harmful(rows: pd.DataFrame, bare: pd.DataFrame | None) -> NDArray[np.bool_]:
+    """Whether the same faults change the class of each run in the unprotected network."""
     if bare is None:
-        return None
+        return np.zeros(len(rows), dtype=bool)
     changed = bare.loc[bare["faulty_class"] != bare["golden_class"], "run_id"]
-    mine = rows.loc[rows["run_id"].isin(changed), "alarm"]
-    return rate(int(mine.sum()), len(mine))
+    return rows["run_id"].isin(changed).to_numpy()
 
 
 def _ratio_of(rows: pd.DataFrame, part: str, whole: str) -> Rate:

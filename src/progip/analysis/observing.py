@@ -20,6 +20,8 @@ from progip.analysis.site_sums import (
     TOP2DIFF,
     about_layers,
     measure_sums,
+    measures_of_maps,
+    of_maps,
     site_sums,
     swept_rows,
 )
@@ -43,7 +45,8 @@ class ExecutedRuns:
         cells: the cells (positions) that watch it.
         sites: one row per (layer, bit): rows, those that can fail (correct), those of each event of
             the outcome, failures; and of rows that can fail the sums of weights, of their squares,
-            and both over failures (weight, squares, failure_weight, failure_squares).
+            and both over failures (weight, squares, failure_weight, failure_squares); of rows that
+            share fault maps squares are those of whole maps, with cross and maps (``of_maps``).
         layers: names in network order.
         edges: of the score histograms [SCORE_BINS + 1].
         scores: counts of the runs' faulty scores [SCORE_BINS + 2] (below the first and above the
@@ -157,6 +160,7 @@ def _observed(
     scores, failing_scores = np.zeros((2, SCORE_BINS + 2), np.int64)
     nonfinite = failing_nonfinite = 0
     sites, failing, means = [], [], []
+    per_map = folder.manifest.get("runs_per_map")
     for rows in _stream(folder, columns):
         failed = kinds.failed(rows)
         finite = np.isfinite(rows["faulty_score"])
@@ -165,8 +169,9 @@ def _observed(
         failing_scores += np.bincount(place[finite & failed], minlength=SCORE_BINS + 2)
         nonfinite += int((~finite).sum())
         failing_nonfinite += int((~finite & failed).sum())
-        sites.append(site_sums(rows, kinds))
-        means.append(measure_sums(rows, measures))
+        maps = {"map": rows["run_id"] // per_map} if per_map else {}
+        sites.append(site_sums({**rows, **maps}, kinds))
+        means.append(measure_sums({**rows, **maps}, measures))
         if sweep is not None:
             sweep += swept_rows(rows)
         failing.append(pd.DataFrame({name: rows[name][failed] for name in _KEPT}))
@@ -174,7 +179,13 @@ def _observed(
     nothing = {name: np.zeros(0, types.get(name, float)) for name in columns}
     sites = sites or [site_sums(nothing, kinds)]
     means = means or [measure_sums(nothing, measures)]
-    frame = pd.concat(sites).groupby(["layer", "bit"], sort=False).sum()
+    places = ["layer", "bit"]
+    if per_map and "map" in sites[0]:
+        frame = of_maps(pd.concat(sites), places)
+        by_layer = measures_of_maps(pd.concat(means), measures)
+    else:
+        frame = pd.concat(sites).groupby(places, sort=False).sum().assign(cross=0.0, maps=0)
+        by_layer = pd.concat(means).groupby("layer", sort=False).sum().reset_index()
     kept = pd.concat(failing, ignore_index=True) if failing else pd.DataFrame(columns=_KEPT)
     order = dict.fromkeys(str(layer["layer"]) for layer in folder.manifest.get("layers") or [])
     order |= dict.fromkeys(frame.index.get_level_values("layer"))
@@ -189,7 +200,7 @@ def _observed(
         nonfinite,
         failing_nonfinite,
         about_layers(folder.manifest),
-        pd.concat(means).groupby("layer", sort=False).sum().reset_index(),
+        by_layer,
         sweep,
         kept.rename(columns=lambda name: name.removeprefix("faulty_")),
         clean,

@@ -9,7 +9,7 @@ from typing import Any
 from progip.analysis.kinds import OOD_VERDICT, Kinds, declared_in, kinds_of
 from progip.analysis.tally import tally_shards
 from progip.errors import ProgipError
-from progip.statistics.intervals import Rate, effective_size_warning
+from progip.statistics.intervals import Rate
 from progip.statistics.strata import Moments
 from progip.storage import store
 from progip.storage.manifests import read_manifest
@@ -69,12 +69,7 @@ def current_precision(
     tally = tally_shards(sorted(folder.glob("part-*.parquet")), manifest)
     moments = tally.moments()
     found = precision_of(moments, manifest, quantity, margin=margin, confidence=confidence)
-    base = tally.kinds.masks["done"]
-    warning = effective_size_warning(
-        found.runs, float(moments.total[base].sum()), float(moments.squares[base].sum()),
-        tally.largest_weight,
-    )  # fmt: skip
-    return replace(found, warning=warning)
+    return replace(found, warning=tally.warning())
 
 
 def precision_of(

@@ -1,7 +1,7 @@
 """Safety-critical shares: of the errors without faults, and of those that faults make."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,13 +38,13 @@ def scm_shares(campaign: Campaign) -> pd.DataFrame:
         rows.append({**names, **_with_faults(cell, campaign)})
     found = pd.DataFrame(rows)
     if rows:
-        found.insert(0, "network", _labels(found))
+        found.insert(0, "network", network_labels(found, NAMES[2:]))
     return found
 
 
-def _labels(found: pd.DataFrame) -> list[str]:
-    """Each row's network, with those of NAMES in which the rows of one dataset differ."""
-    more = [n for n in NAMES[2:] if (found.groupby("dataset")[n].nunique() > 1).any()]
+def network_labels(found: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Each row's model, with those of some columns in which the rows of one dataset differ."""
+    more = [n for n in names if (found.groupby("dataset")[n].nunique() > 1).any()]
     return [", ".join(str(row[n]) for n in ("model", *more)) for _, row in found.iterrows()]
 
 

@@ -1,12 +1,14 @@
 """Failure rates of the runs that hit each layer and bit, added up as tables and figures ask."""
 
 import math
+from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from progip.analysis.campaign import SETTING, Campaign
 from progip.analysis.observing import ExecutedRuns
-from progip.statistics import rate_from_sums
+from progip.statistics import Moments, Rate, rate_from_sums
 
 SUMS = ("weight", "squares", "failure_weight", "failure_squares")
 
@@ -33,17 +35,7 @@ def site_rates(campaign: Campaign, setting: tuple[str, ...], by: list[str]) -> p
         for e in executions_of(campaign, setting)
     ]
     sums = pd.concat(parts).groupby(by, sort=False)[_COUNTS].sum().reset_index()
-    rates = [
-        rate_from_sums(
-            n=int(row["correct"]),
-            events=int(row["failures"]),
-            weight=row["weight"],
-            weight_squared=row["squares"],
-            event_weight=row["failure_weight"],
-            event_weight_squared=row["failure_squares"],
-        )
-        for row in sums.to_dict("records")
-    ]
+    rates = [_rate(row) for row in sums.to_dict("records")]
     data = sums[by].assign(
         rows=sums["rows"].astype(int),
         correct=sums["correct"].astype(int),
@@ -54,4 +46,29 @@ def site_rates(campaign: Campaign, setting: tuple[str, ...], by: list[str]) -> p
     return data
 
 
-_COUNTS = ["rows", "correct", "failures", *SUMS]
+def _rate(row: Mapping[str, float]) -> Rate:
+    """Of sums over rows, or over fault maps (``site_sums.of_maps``)."""
+    if row["maps"]:
+        xx, xy, yy = row["squares"], row["cross"], row["failure_squares"]
+        whole, failed = row["weight"], row["failure_weight"]
+        share = failed / whole if whole else 0.0
+        spread = max(yy - 2 * share * xy + share**2 * xx, 0.0)
+        spread *= row["maps"] / max(row["maps"] - 1, 1)
+        moments = Moments(
+            np.array([row["correct"] - row["failures"], row["failures"]]),
+            np.array([whole - failed, failed]),
+            np.array([xx - 2 * xy + yy, yy]),
+            spread * np.array([[1.0, -1.0], [-1.0, 1.0]]),
+        )
+        return moments.rate(np.array([False, True]), np.array([True, True]))
+    return rate_from_sums(
+        n=int(row["correct"]),
+        events=int(row["failures"]),
+        weight=row["weight"],
+        weight_squared=row["squares"],
+        event_weight=row["failure_weight"],
+        event_weight_squared=row["failure_squares"],
+    )
+
+
+_COUNTS = ["rows", "correct", "failures", *SUMS, "cross", "maps"]

@@ -19,10 +19,17 @@ Rows = Mapping[str, NDArray]
 
 
 def site_sums(rows: Rows, kinds: Kinds) -> pd.DataFrame:
-    """Sums by layer and bit; runs with many hits name no layer and are left out."""
+    """Sums by layer and bit, and by ``map`` where rows name one.
+
+    Runs with many hits name no layer and are left out. Sums of squares are of single rows; those of
+    whole maps ``of_maps`` makes, once all rows of each are there.
+    """
     rows = {name: values[rows["layer"] != ""] for name, values in rows.items()}
     codes, layers = pd.factorize(rows["layer"])
-    place = codes * PLACES + rows["bit"] + 1  # bit -1: a fault that flips nothing
+    maps, number = pd.factorize(rows["map"]) if "map" in rows else (0 * codes, np.zeros(1))
+    # bit -1: a fault that flips nothing
+    place = (maps * len(layers) + codes) * PLACES + rows["bit"] + 1
+    there, where = np.unique(place, return_inverse=True)
     base, failed = kinds.declared.base, kinds.failed(rows)
     correct = rows[base] if base else np.ones(len(codes), dtype=bool)
     w = rows["weight"]
@@ -36,21 +43,44 @@ def site_sums(rows: Rows, kinds: Kinds) -> pd.DataFrame:
         "failure_weight": failed * w,
         "failure_squares": failed * w * w,
     }
-    size = PLACES * len(layers)
-    frame = pd.DataFrame({n: np.bincount(place, v, minlength=size) for n, v in sums.items()})
-    frame.insert(0, "layer", np.repeat(np.asarray(layers, dtype=object), PLACES))
-    frame.insert(1, "bit", np.tile(np.arange(PLACES) - 1, len(layers)))
-    return frame[frame["rows"] > 0]
+    size = len(there)
+    frame = pd.DataFrame({n: np.bincount(where, v, minlength=size) for n, v in sums.items()})
+    site, bit = np.divmod(there, PLACES)
+    one, layer = np.divmod(site, max(len(layers), 1))
+    frame.insert(0, "layer", np.asarray(layers, dtype=object)[layer])
+    frame.insert(1, "bit", bit - 1)
+    return frame.assign(map=number[one]) if "map" in rows else frame
+
+
+def of_maps(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Sums over fault maps of sums that were made map by map, each map being one unit.
+
+    Args:
+        frame: of ``site_sums``; rows of one map may stand in several places.
+        names: of the columns that are grouped by.
+
+    Returns:
+        the sums, squares now those of whole maps, with ``cross`` (of weight and failure weight) and
+        ``maps``.
+    """
+    whole = frame.groupby(["map", *names], sort=False).sum().reset_index()
+    weight, failed = whole["weight"], whole["failure_weight"]
+    whole = whole.assign(
+        squares=weight**2, failure_squares=failed**2, cross=weight * failed, maps=1
+    )
+    return whole.drop(columns="map").groupby(list(names), sort=False).sum()
 
 
 def measure_sums(rows: Rows, measures: Sequence[Measure]) -> pd.DataFrame:
-    """Sums by layer of each measure over rows of its base that are finite.
+    """Sums by layer, and ``map`` where rows name one, of each measure over finite rows of its base.
 
     Columns ``NAME:n`` (rows), ``:odd`` (not finite), and of weights w and values x ``:w``, ``:wx``,
     ``:ww``, ``:wwx``, ``:wwxx``.
     """
-    codes, layers = pd.factorize(rows["layer"])
-    frame = pd.DataFrame({"layer": np.asarray(layers, dtype=object)})
+    places = {name: rows[name] for name in ("layer", "map") if name in rows}
+    groups = pd.DataFrame(places).groupby(list(places), sort=False)
+    codes = groups.ngroup().to_numpy()
+    frame = groups.size().reset_index()[list(places)]
     for measure in measures:
         x = rows[measure.column].astype(np.float64)
         if measure.minus:
@@ -70,8 +100,18 @@ def measure_sums(rows: Rows, measures: Sequence[Measure]) -> pd.DataFrame:
             "wwxx": w * w * x * x,
         }
         for name, values in sums.items():
-            frame[f"{measure.name}:{name}"] = np.bincount(codes, values, minlength=len(layers))
+            frame[f"{measure.name}:{name}"] = np.bincount(codes, values, minlength=len(frame))
     return frame
+
+
+def measures_of_maps(frame: pd.DataFrame, measures: Sequence[Measure]) -> pd.DataFrame:
+    """``measure_sums`` by layer of sums that were made map by map; ``:units`` counts the maps."""
+    whole = frame.groupby(["map", "layer"], sort=False).sum().reset_index()
+    for measure in measures:
+        w, wx = (whole[f"{measure.name}:{end}"] for end in ("w", "wx"))
+        for end, value in (("ww", w * w), ("wwx", w * wx), ("wwxx", wx * wx), ("units", w > 0)):
+            whole[f"{measure.name}:{end}"] = value
+    return whole.drop(columns="map").groupby("layer", sort=False).sum().reset_index()
 
 
 def measured(row: Mapping[str, float], name: str) -> dict[str, float]:
@@ -85,9 +125,10 @@ def measured(row: Mapping[str, float], name: str) -> dict[str, float]:
     mean = row[f"{name}:wx"] / w
     spread = row[f"{name}:wwxx"] - 2 * mean * row[f"{name}:wwx"] + mean**2 * row[f"{name}:ww"]
     half = math.nan
-    if n > 1:
-        variance = max(spread, 0.0) / w**2 * n / (n - 1)
-        half = float(stats.t.ppf(0.975, n - 1)) * math.sqrt(variance)
+    units = row.get(f"{name}:units", n)  # rows, or the fault maps that they share
+    if units > 1:
+        variance = max(spread, 0.0) / w**2 * units / (units - 1)
+        half = float(stats.t.ppf(0.975, units - 1)) * math.sqrt(variance)
     ends = {f"{name}_low": mean - half, f"{name}_high": mean + half}
     return {name: mean, **ends, **{f"{name}_{key}": value for key, value in found.items()}}
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from progip.analysis.kinds import declared_in, kinds_of
 from progip.errors import ProgipError
 from progip.statistics.clustered_sums import ClusteredSums
+from progip.statistics.intervals import effective_size_warning
 from progip.statistics.strata import Moments, StratifiedSums
 from progip.storage.reading import read_columns
 
@@ -110,6 +111,17 @@ class Tally:
         pilot, later = (sums.moments() for sums in self._phases)
         one, other = self._scales()
         return later.scaled(other) + pilot.scaled(one) if one else later
+
+    def warning(self) -> str:
+        """What is wrong with the weights of rows, or of fault maps; "" for nothing."""
+        moments, base = self.moments(), self.kinds.masks["done"]
+        return effective_size_warning(
+            sum(sums.units for sums in self._phases),
+            float(moments.total[base].sum()),
+            float(moments.squares[base].sum()),
+            self.largest_weight * max(self.rows_per_map, 1),
+            "fault map" if self.rows_per_map else "row",
+        )
 
     def row_weights(self, columns: Mapping[str, NDArray]) -> NDArray[np.float64]:
         """What each of these rows counts in the moments so far; they are among the counted."""

@@ -203,7 +203,9 @@ def effective_interval(
     return _interval(np.clip(k, 0.0, size), size, confidence, method)
 
 
-def effective_size_warning(n: float, weight: float, weight_squared: float, largest: float) -> str:
+def effective_size_warning(
+    n: float, weight: float, weight_squared: float, largest: float, unit: str = "row"
+) -> str:
     """What is wrong with the weights of n rows, in a sentence; empty when nothing is.
 
     Warned of: an effective size sum(w)^2 / sum(w^2) below n / 10, or one row with more than 5 % of
@@ -214,14 +216,15 @@ def effective_size_warning(n: float, weight: float, weight_squared: float, large
         weight: sum of the weights.
         weight_squared: sum of their squares.
         largest: the largest weight.
+        unit: what was drawn, in the singular.
     """
     if not n:
         return ""
     effective = weight * weight / weight_squared
     if effective < 0.1 * n:
-        return f"the weights are poor: {n:,.0f} rows are worth {effective:,.0f} unweighted ones"
+        return f"the weights are poor: {n:,.0f} {unit}s are worth {effective:,.0f} unweighted ones"
     if n >= 20 and largest > 0.05 * weight:
-        return f"one of {n:,.0f} rows carries {100 * largest / weight:.0f} % of all weight"
+        return f"one of {n:,.0f} {unit}s carries {100 * largest / weight:.0f} % of all weight"
     return ""
 
 

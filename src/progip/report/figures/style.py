@@ -66,6 +66,10 @@ _OTHERS = (
     Look(PURPLE, "P", (0, (3, 1, 1, 1))),
     Look(ORANGE, "X", (0, (1, 1))),
     Look(SKY, "*", (0, (5, 2, 1, 2))),
+    Look(BLUE, "D", "-."),
+    Look(VERMILION, "^", "--"),
+    Look(BLACK, "o", "-"),
+    Look(YELLOW, "s", ":"),
 )
 
 

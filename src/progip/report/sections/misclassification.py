@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 
 from progip.analysis.campaign import SETTING, Campaign
 from progip.analysis.estimates import UNPROTECTED, summarise, with_unprotected
-from progip.analysis.scm_shares import FAULT_FREE, WITH_FAULTS, scm_shares
+from progip.analysis.scm_shares import FAULT_FREE, WITH_FAULTS, network_labels, scm_shares
+from progip.records import EVERY_PASS
 from progip.report import formats
 from progip.report.layout import Block, Section, Value
 from progip.report.published import tensorfi_plus as published
@@ -28,6 +30,8 @@ SCM_HEADERS = [
     "network", "data", "errors", "SCM, %", "95 % interval", "SCMs / errors", "images",
     "SCM per run, %",
 ]  # fmt: skip
+#: what tells networks of one dataset apart, beside images and pass, which have columns
+LABELLED = ("fault_model", "number_format")
 SCM_READING = (
     "SCM: share of safety-critical among the errors. Errors are misclassifications without faults, "
     "SDCs with faults; intervals with faults are by bootstrap over images, since runs share them."
@@ -50,11 +54,18 @@ def sdc_section(campaign: Campaign) -> Section | None:
         found["sdcs"] = row["sdc_failures"]
         rows.append(found)
     ours = pd.DataFrame(rows)
+    for row, label in zip(rows, network_labels(ours, LABELLED) if rows else (), strict=True):
+        row["network"] = label
     shown = {published.data_of(name) for name in (ours["dataset"] if rows else ())} - {""}
     for known in published.SDC_RATES:
         if known.data in shown:
             k = round(known.sdc * published.INJECTIONS)
-            found = {"model": known.model, "dataset": known.data, "source": THEIRS}
+            found = {
+                "network": f"{known.model} (published)",
+                "model": known.model,
+                "dataset": known.data,
+                "source": THEIRS,
+            }
             found |= {"condition": "", "fault_pass": "", "accuracy": known.accuracy, "sdcs": k}
             estimate = rate(k, published.INJECTIONS)
             found |= {"sdc": estimate.estimate, "sdc_low": estimate.low}
@@ -63,7 +74,8 @@ def sdc_section(campaign: Campaign) -> Section | None:
     data = pd.DataFrame(rows)
     if rows:
         n = data["sdc_n"].clip(lower=1)
-        data["wald"] = 1.96 * (data["sdc"] * (1 - data["sdc"]) / n) ** 0.5
+        wald = 1.96 * (data["sdc"] * (1 - data["sdc"]) / n) ** 0.5
+        data["wald"] = wald.where(data["fault_pass"] != EVERY_PASS)  # of independent runs alone
     lines = [_sdc_line(row) for _, row in data.iterrows()]
     notes = [SDC_READING] if shown else []
     block = Block("", SDC_HEADERS, lines, notes if rows else ["No run is done yet."])
@@ -75,7 +87,8 @@ def _accuracy(campaign: Campaign, row: pd.Series) -> float:
     base = campaign.base
     if base.empty:
         return math.nan
-    here = base[(base["model"] == row["model"]) & (base["dataset"] == row["dataset"])]
+    same = [base[name] == row[name] for name in ("model", "dataset", "number_format")]
+    here = base[np.logical_and.reduce(same)]
     if here.empty:
         return math.nan
     first = here.iloc[0]
@@ -83,9 +96,8 @@ def _accuracy(campaign: Campaign, row: pd.Series) -> float:
 
 
 def _sdc_line(row: pd.Series) -> list[str]:
-    model = row["model"] if row["source"] == OURS else f"{row['model']} (published)"
     return [
-        Value(model, row.name, "model"),
+        Value(row["network"], row.name, "network"),
         Value(row["dataset"], row.name, "dataset"),
         row["condition"],
         row["fault_pass"],
