@@ -66,6 +66,31 @@ def timed(function: Callable[[], Any], clock: Callable[[], float]) -> float:
     return clock() - start
 
 
+def clean_evaluation(network: nn.Module, images: Tensor, batch: int) -> Callable[[], None]:
+    """A call that evaluates every image, without hooks."""
+
+    def clean() -> None:
+        with torch.no_grad():
+            for part in images.split(batch):
+                network(part)
+
+    return clean
+
+
+def interleaved(
+    variants: dict[str, Callable[[], Any]], options: argparse.Namespace
+) -> dict[str, list[float]]:
+    """Seconds of every repeat of every call, all in turn; a first round warms up."""
+    clock = clock_of(options)
+    seconds: dict[str, list[float]] = {variant: [] for variant in variants}
+    for repeat in range(options.repeats + 1):
+        for variant, run in variants.items():
+            taken = timed(run, clock)
+            if repeat:
+                seconds[variant].append(taken)
+    return seconds
+
+
 def equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
     return all(bool(((a[n] == b[n]) | ((a[n] != a[n]) & (b[n] != b[n]))).all()) for n in a)
 

@@ -18,7 +18,15 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from common import NETWORKS, clock_of, formats, keep, load_images, parser, timed
+from common import (
+    NETWORKS,
+    clean_evaluation,
+    formats,
+    interleaved,
+    keep,
+    load_images,
+    parser,
+)
 
 # isort: split
 import torch
@@ -72,11 +80,7 @@ def measure(name: str, options: argparse.Namespace) -> None:
         training = images
     batches = [b for b in training.split(options.batch) if len(b) == options.batch]
 
-    def clean() -> None:
-        with torch.no_grad():
-            for batch in images.split(options.batch):
-                network(batch)
-
+    clean = clean_evaluation(network, images, options.batch)
     variants: dict[str, Any] = {"clean evaluation": clean}
     states: dict[str, dict[str, Tensor]] = {}
     variants["campaign, no fault drawn"] = executor(
@@ -90,22 +94,13 @@ def measure(name: str, options: argparse.Namespace) -> None:
         state = states[protection.name] = protection.fit(network, batches)
         protected = protection.protect(network, state)
 
-        def inference(protected: nn.Module = protected) -> None:
-            with torch.no_grad():
-                for batch in images.split(options.batch):
-                    protected(batch)
-
-        variants[f"{protection.name}, clean evaluation"] = inference
+        variants[f"{protection.name}, clean evaluation"] = clean_evaluation(
+            protected, images, options.batch
+        )
         variants[f"{protection.name}, campaign, 1e-05"] = executor(
             protected, protection, network, batches, images, options, 1e-5
         )
-    clock = clock_of(options)
-    seconds: dict[str, list[float]] = {variant: [] for variant in variants}
-    for repeat in range(options.repeats + 1):
-        for variant, run in variants.items():
-            taken = timed(run, clock)
-            if repeat:  # the first round warms up
-                seconds[variant].append(taken)
+    seconds = interleaved(variants, options)
     base = seconds["clean evaluation"]
     peaks = {variant: peak_memory(run) for variant, run in variants.items()}
     rows = []

@@ -12,7 +12,7 @@ incremental and by the reference executor.
 import argparse
 import statistics
 
-from common import NETWORKS, clock_of, formats, load_images, parser, timed
+from common import NETWORKS, clean_evaluation, formats, interleaved, load_images, parser
 
 # isort: split
 import numpy as np
@@ -55,12 +55,7 @@ def measure(name: str, options: argparse.Namespace) -> None:
     pipeline = Pipeline(network, NoMethod(name="none"), RangeTable())
     traced = Traced(pipeline, images[: options.batch])
 
-    def clean() -> None:
-        with torch.no_grad():
-            for batch in images.split(options.batch):
-                network(batch)
-
-    variants = {"clean evaluation": clean}
+    variants = {"clean evaluation": clean_evaluation(network, images, options.batch)}
     for rate in RATES:
         model = BitErrorRate(name="rate", rate=rate)
         variants[f"a round at {rate:g}"] = rounds(pipeline, model, images, options, 1)
@@ -69,13 +64,7 @@ def measure(name: str, options: argparse.Namespace) -> None:
     variants[f"{FAULTS} single faults, incremental"] = rounds(
         pipeline, single, images, options, FAULTS, traced
     )
-    clock = clock_of(options)
-    seconds: dict[str, list[float]] = {variant: [] for variant in variants}
-    for repeat in range(options.repeats + 1):
-        for variant, run in variants.items():
-            taken = timed(run, clock)
-            if repeat:  # the first round warms up
-                seconds[variant].append(taken)
+    seconds = interleaved(variants, options)
     base = seconds["clean evaluation"]
     rows = []
     for variant, values in seconds.items():

@@ -8,6 +8,7 @@ from progip.contracts import check_fault_model
 from progip.errors import ProgipError
 from progip.fault_models.base import Site
 from progip.fault_models.bit_error_rate import BitErrorRate
+from progip.fault_models.listed import ListedFaults
 from progip.fault_models.metadata_bit import MetadataBit
 from progip.fault_models.parameter_bit import ParameterBit
 from progip.number_formats.integer import Integer
@@ -136,6 +137,21 @@ def test_bad_lists(tmp_path, text: str, why: str) -> None:
     path.write_text(text)
     with pytest.raises(ProgipError, match=why):
         read_list(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"layers": "conv.*"}, "layers has no effect"),
+        ({"skip_last": True}, "skip_last has no effect"),
+        ({"layer_types": ["Linear"]}, "layer_types has no effect"),
+        ({"parameters": ["weight", "bias"]}, "values of one parameter"),
+        ({"file": ""}, "give the list"),
+    ],
+)
+def test_options_of_lists(options: dict, why: str) -> None:
+    with pytest.raises(ProgipError, match=why):
+        ListedFaults(**{"name": "listed", "file": "list.csv", **options})
 
 
 def test_places_and_bits_of_lists(tmp_path) -> None:

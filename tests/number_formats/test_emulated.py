@@ -116,11 +116,17 @@ def test_a_sample_does_not_depend_on_its_neighbours() -> None:
         ({"quantise": []}, "one or more of outputs, weights"),
         ({"quantise": ["everything"]}, "one or more of outputs, weights"),
         ({"rounding": "up"}, "not one of nearest, stochastic"),
+        ({"seed": 3}, "seed=3 has no effect with rounding=nearest"),
     ],
 )
 def test_bad_options(options: dict, why: str) -> None:
     with pytest.raises(ProgipError, match=why):
         Ieee(**{**BF16, **options})
+
+
+def test_truncation_and_random_numbers_exclude_each_other() -> None:
+    with pytest.raises(ProgipError, match="truncate=True has no effect with rounding=stochastic"):
+        FixedPoint(name="fixed", word=8, fraction=4, truncate=True, rounding="stochastic")
 
 
 def test_bad_networks() -> None:

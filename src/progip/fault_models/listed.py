@@ -40,6 +40,18 @@ class ListedFaults(InMemory):
             raise ProgipError(
                 f"fault_model '{self.name}': give the list with fault_model.file=FILE.csv"
             )
+        chosen = {
+            "layer_types": self.layer_types is not None,
+            "layers": self.layers is not None,
+            "skip_first": self.skip_first,
+            "skip_last": self.skip_last,
+        }
+        given = [name for name, differs in chosen.items() if differs]
+        if given:
+            raise ProgipError(
+                f"fault_model '{self.name}': {given[0]} has no effect: a list names its layers; "
+                "leave it out, or shorten the list"
+            )
         if len(self.parameters) != 1:
             raise ProgipError(
                 f"fault_model '{self.name}': a list names values of one parameter of each layer; "

@@ -43,11 +43,11 @@ class AdaptiveFP(Blocks):
     }
 
     @property
-    def lowest(self) -> int:  # type: ignore[override]
+    def lowest(self) -> int:
         return self._centre - 127
 
     @property
-    def highest(self) -> int:  # type: ignore[override]
+    def highest(self) -> int:
         return min(self._centre + 128, 127)
 
     @property

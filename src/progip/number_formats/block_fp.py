@@ -41,11 +41,11 @@ class BlockFP(Blocks):
     }
 
     @property
-    def lowest(self) -> int:  # type: ignore[override]
+    def lowest(self) -> int:
         return 2 - 2 ** (self.exponent - 1)
 
     @property
-    def highest(self) -> int:  # type: ignore[override]
+    def highest(self) -> int:
         return 2 ** (self.exponent - 1) - 1
 
     @property

@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -78,9 +77,15 @@ class Blocks(Emulated):
     exponent: int
     block: str = "sample"
 
-    #: exponents that a block can have
-    lowest: ClassVar[int]
-    highest: ClassVar[int]
+    @property
+    @abstractmethod
+    def lowest(self) -> int:
+        """The least exponent that a block can have."""
+
+    @property
+    @abstractmethod
+    def highest(self) -> int:
+        """The largest exponent that a block can have."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

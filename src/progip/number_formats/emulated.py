@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from progip.errors import ProgipError
 from progip.number_formats.base import Batches, NumberFormat
 from progip.number_formats.codes import spread
+from progip.options import check_read
 
 QUANTISE = ("outputs", "weights", "inputs", "gradients")
 ROUNDINGS = ("nearest", "stochastic")
@@ -59,6 +60,7 @@ class Emulated(NumberFormat):
             raise ProgipError(
                 f"{owner}: rounding={self.rounding!r} is not one of {', '.join(ROUNDINGS)}"
             )
+        check_read(self, owner, {"seed": ("rounding", ("stochastic",))})
 
     @property
     def profiled(self) -> bool:

@@ -10,6 +10,7 @@ from progip.errors import ProgipError
 from progip.number_formats.base import BitField
 from progip.number_formats.blocks import whole
 from progip.number_formats.emulated import Emulated
+from progip.options import check_read
 
 
 @dataclass(kw_only=True)
@@ -38,6 +39,7 @@ class FixedPoint(Emulated):
     def __post_init__(self) -> None:
         super().__post_init__()
         owner = f"number_format '{self.name}'"
+        check_read(self, owner, {"truncate": ("rounding", ("nearest",))})
         if not 2 <= self.word <= 32:
             raise ProgipError(f"{owner}: word={self.word} bits; give 2 to 32")
         if self.fraction < 0:
