@@ -72,7 +72,8 @@ def test_a_rate_keeps_one_map_for_a_round(run, tmp_path: Path) -> None:
     corrected = run(*shared, "sizing.maps=3", "protection=ranger_clip", "name=clip")
     assert (corrected["fault_digest"] == rows["fault_digest"]).all()
     text = write_report(tmp_path / "campaign")
-    assert "3" in text
+    assert f"3 fault maps of {IMAGES} images" in text
+    assert "the weights are poor" not in text
 
 
 def test_a_planned_campaign_over_codes_of_weights(run, tmp_path: Path) -> None:
@@ -82,7 +83,8 @@ def test_a_planned_campaign_over_codes_of_weights(run, tmp_path: Path) -> None:
                "number_format.quantise=[weights,outputs]", "sizing.maps=180", *plan)  # fmt: skip
     assert set(rows["bit"]) == set(range(8))
     assert set(rows["field"]) == {"integer", "sign"}
-    assert rows["weight"][:500].nunique() <= rows["weight"][500:].nunique()
+    pilot, later = rows["weight"][:500], rows["weight"][500:]
+    assert not set(pilot.round(9)) & set(later.round(9))  # what the pilot showed decides
     manifest = manifest_of(next((tmp_path / "campaign").glob("*/*/*/progip")))
     assert manifest["sampling"]["pilot_runs"] == 500
     assert manifest["runs_per_map"] == 5
