@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from progip.campaign.settings import CellSettings, SubjectSettings
+from progip.campaign.sizing import Sizing
 from progip.config.checks import check_cell, check_values
 from progip.config.names import existing
 from progip.config.schema import GROUPS, Schema
@@ -93,13 +94,18 @@ def cell_settings(cfg: DictConfig) -> CellSettings:
         part=cfg.part,
         sampling=parts["sampling"],
         stopping=parts["stopping"],
-        sizing=OmegaConf.to_object(cfg.sizing),  # type: ignore[arg-type]
+        sizing=_sizing(cfg.sizing),
     )
 
 
 def cell_folder(cfg: DictConfig) -> Path:
     """Where the rows of a composed cell go."""
     return Path(cfg.outputs) / cfg.name / cfg.cell
+
+
+def _sizing(cfg: DictConfig) -> Sizing:
+    """The typed sizes, of a composed cell or of the plain mapping that a manifest keeps."""
+    return OmegaConf.to_object(OmegaConf.merge(Sizing, cfg))  # type: ignore[return-value]
 
 
 def _locate(target: str, group: str) -> Any:
