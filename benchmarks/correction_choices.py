@@ -126,7 +126,9 @@ def main() -> None:
             learnt = (getattr(protection, o, "") for o in ("granularity", "checksum", "coverage"))
             key = " ".join(map(str, (protection.name, *learnt)))
             if key not in states:
-                states[key] = protection.fit(plain, train.split(128))
+                states[key] = protection.fit(
+                    plain, [(part, torch.zeros(len(part))) for part in train.split(128)]
+                )
             state = states[key]
         row = [label]
         for rate in options.rates:

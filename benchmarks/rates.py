@@ -91,7 +91,9 @@ def measure(name: str, options: argparse.Namespace) -> None:
             network, None, network, batches, images, options, rate
         )
     for protection in PROTECTIONS:
-        state = states[protection.name] = protection.fit(network, batches)
+        state = states[protection.name] = protection.fit(
+            network, [(batch, torch.zeros(len(batch))) for batch in batches]
+        )
         protected = protection.protect(network, state)
 
         variants[f"{protection.name}, clean evaluation"] = clean_evaluation(

@@ -22,7 +22,6 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from progip.engine.incremental import IncrementalRounds, Traced
-from progip.engine.parameters import parameter_sites
 from progip.engine.pipeline import Pipeline
 from progip.engine.ranges import RangeTable
 from progip.engine.rounds import RoundExecutor
@@ -30,6 +29,7 @@ from progip.fault_models.base import MAP
 from progip.fault_models.bit_error_rate import BitErrorRate
 from progip.fault_models.memory import InMemory
 from progip.fault_models.parameter_bit import ParameterBit
+from progip.fault_models.parameters import parameter_sites
 from progip.ood_methods.none import NoMethod
 
 RATES = (0.0, 1e-6, 1e-4)

@@ -1,6 +1,7 @@
 """Every option of every config group composes, and builds or runs one tiny cell."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -41,6 +42,12 @@ def run_one(tmp_path: Path, *overrides: str) -> int:
     return sum(pq.read_metadata(path).num_rows for path in folder.glob("part-*"))
 
 
+SMALL = ("protection.images=12", "protection.validation=12")
+SEARCHES = {
+    "ft_clipact": ["protection.maps=1", "protection.rounds=1", "protection.least_rounds=1"],
+    "fitact": ["protection.epochs=1"],
+    "proact": ["protection.epochs=1", "protection.decays=[4e-5]"],
+}
 #: what an option needs beside itself
 LIST = 'Layer,TensorIndex,Bit\nlayer1.0.conv1,"(0, 1, 2, 2)",30\n'
 NEEDS = {
@@ -51,6 +58,8 @@ NEEDS = {
     "pass=all": ["fault_model=parameter_bit"],
     # ProGIP, the default, watches what only a detector computes
     "ood_method=none": ["protection=none"],
+    # searches that take hours at their published size
+    **{f"protection={name}": [*SMALL, *more] for name, more in SEARCHES.items()},
 }
 
 
@@ -105,14 +114,25 @@ def test_every_other_option_runs_one_tiny_cell(tmp_path: Path, group: str, optio
     assert run_one(tmp_path, given, *needs(tmp_path, given)) == 4
 
 
-@pytest.mark.parametrize("fault_model", options("fault_model"))
-@pytest.mark.parametrize("protection", options("protection"))
+def every_pair() -> list[Any]:
+    """Every protection with every fault model; with two of them each where time matters."""
+    fault_models = options("fault_model")
+    pairs = []
+    for place, protection in enumerate(options("protection")):
+        for other, fault_model in enumerate(fault_models):
+            often = (other - place) % len(fault_models) in (0, 6)
+            marks = () if often else (pytest.mark.slow,)
+            pairs.append(pytest.param(protection, fault_model, marks=marks))
+    return pairs
+
+
+@pytest.mark.parametrize(("protection", "fault_model"), every_pair())
 def test_every_protection_meets_every_fault_model(
     tmp_path: Path, protection: str, fault_model: str
 ) -> None:
     rated = fault_model in ("burst", "one_bit", "six_bits", "word")
     rate = ["fault_model.rate=1e-3"] if rated else []
-    more = needs(tmp_path, f"fault_model={fault_model}")
+    more = needs(tmp_path, f"fault_model={fault_model}", f"protection={protection}")
     cell = (f"protection={protection}", f"fault_model={fault_model}", *rate, *more)
     assert run_one(tmp_path, *cell) == 4
 

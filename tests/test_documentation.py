@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tiny_networks import labelled
 from torch import nn
 
 from progip.campaign.runner import run_cell
@@ -175,7 +176,7 @@ def test_a_correcting_protection_is_fit_and_protect(
     names |= vars(correcting) | vars(placement) | vars(calls)
     exec(source, names)
     protection = names["NonFinite"](name="non_finite")
-    copy = protection.protect(network, protection.fit(network, [images]))
+    copy = protection.protect(network, protection.fit(network, labelled([images])))
     copy[0].register_forward_hook(
         lambda m, a, o: torch.where(torch.arange(40).view(-1, 1, 1, 1) == 3, torch.nan, o)
     )

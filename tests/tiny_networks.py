@@ -1,5 +1,7 @@
 """Networks small enough for exhaustive and slow checks."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -35,3 +37,8 @@ def tiny_network(classes: int = 4, channels: int = 3, seed: int = 0) -> nn.Modul
                 nn.init.normal_(module.running_mean)
                 nn.init.uniform_(module.running_var, 0.5, 2.0)
     return network.eval().requires_grad_(False)
+
+
+def labelled(batches: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Batches as a protection is fitted to them, all of class 0."""
+    return [(batch, torch.zeros(len(batch), dtype=torch.int64)) for batch in batches]

@@ -16,8 +16,8 @@ from progip.analysis.weight_faults import agreement, by_fault, joined
 from progip.campaign.replay import cell_of, manifest_of, replay, spread
 from progip.config import build, cell_settings, composed, entry
 from progip.datasets.base import Dataset
-from progip.engine.parameters import parameter_sites
 from progip.errors import ProgipError
+from progip.fault_models.parameters import parameter_sites
 from progip.models.base import Model
 from progip.models.loading import load_network
 from progip.protections.base import Protection

@@ -9,14 +9,22 @@ WORKS = {
     "neuron gradient statistics. NeurIPS ML Safety workshop 2022.",
     "GoldenEye": "Mahmoud, Tambe, Aloui, Brooks, Wei: GoldenEye: A platform for evaluating "
     "numerical data formats in DNN accelerators. DSN 2022. https://doi.org/10.1109/DSN53405.2022.00031",
+    "FitAct": "Ghavami, Sadati, Fang, Shannon: FitAct: Error resilient deep neural networks via "
+    "fine-grained post-trainable activation functions. DATE 2022. https://arxiv.org/abs/2112.13544",
+    "FT-ClipAct": "Hoang, Hanif, Shafique: FT-ClipAct: Resilience analysis of deep neural networks "
+    "and improving their fault tolerance using clipped activation. DATE 2020, 1241-1246.",
     "Li": "Li, Hari, Sullivan, Tsai, Pattabiraman, Emer, Keckler: Understanding error propagation "
     "in deep learning neural network (DNN) accelerators and applications. SC 2017. "
     "https://doi.org/10.1145/3126908.3126964",
+    "ProAct": "Mousavi et al.: ProAct: Progressive training for "
+    "hybrid clipped activation function to enhance resilience of DNNs. 2024. "
+    "https://arxiv.org/abs/2406.06313",
     "ProGIP": "Joshi, So, Park, Ko, Jung, Ko, Hwang, Lee, Shrivastava: ProGIP: Protecting "
     "Gradient-based Input Perturbation Approaches for Out-of-distribution Detection From Soft "
     "Errors. ACM TECS 2025. https://doi.org/10.1145/3761796",
     "Ranger": "Chen, Li, Pattabiraman: A low-cost fault corrector for deep neural networks through "
     "range restriction. DSN 2021. https://doi.org/10.1109/DSN48987.2021.00018",
+    "RReLU": "Mousavi: Reliable ReLU toolbox. https://github.com/hamidmousavi0/reliable-relu-toolbox",
     "TensorFI+": "Laskar, Rahman, Zhang, Li: Characterizing deep learning neural network failures "
     "between algorithmic inaccuracy and transient hardware fault. PRDC 2022. Extended: STVR 2024, "
     "https://doi.org/10.1002/stvr.1873",

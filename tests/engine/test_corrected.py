@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from tiny_networks import tiny_network
+from tiny_networks import labelled, tiny_network
 from torch import Tensor, nn
 
 from progip.engine.corrected import CorrectedPipeline
@@ -88,7 +88,7 @@ def test_scores_equal_counting_by_hand(images: Tensor, method: str, fault_pass: 
         pytest.skip("no such pass")
     network = tiny_network()
     protection = RangeRestriction(name="clip")
-    protected = protection.protect(network, protection.fit(network, [images]))
+    protected = protection.protect(network, protection.fit(network, labelled([images])))
     chosen = NoMethod(name="none") if method == "none" else ODIN(name="odin", std=[0.5] * 3)
     with profiling(protected, images[:2]) as ranges:
         chosen.fit(protected, [(images, torch.zeros(40))])
@@ -148,7 +148,7 @@ def flip30(value: Tensor) -> Tensor:
 def test_no_masks_where_none_are_watched(images: Tensor) -> None:
     network = tiny_network()
     protection = RangeRestriction(name="clip")
-    protected = protection.protect(network, protection.fit(network, [images]))
+    protected = protection.protect(network, protection.fit(network, labelled([images])))
     pipeline = CorrectedPipeline(protected, NoMethod(name="none"), RangeTable(), network)
     pipeline.watched = "backward"
     seen = pipeline(images[:4])

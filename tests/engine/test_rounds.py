@@ -11,11 +11,11 @@ from tiny_networks import tiny_network
 from torch import Tensor, nn
 
 from progip.engine.incremental import IncrementalRounds, Traced
-from progip.engine.parameters import Memory, parameter_sites
 from progip.engine.pipeline import Pipeline
 from progip.engine.ranges import RangeTable
 from progip.engine.rounds import RoundExecutor
 from progip.fault_models.base import MAP, Hits, Site, named_hits
+from progip.fault_models.parameters import Memory, parameter_sites
 from progip.models.loading import weights_fingerprint
 from progip.ood_methods.none import NoMethod
 from progip.probes.logits_digest import LogitsDigest

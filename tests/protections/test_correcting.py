@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save
-from tiny_networks import tiny_network
+from tiny_networks import labelled, tiny_network
 from torch import Tensor, nn
 
 from progip.engine.incremental import Traced
@@ -50,7 +50,7 @@ every = pytest.mark.parametrize("protection", PROTECTIONS.values(), ids=PROTECTI
 
 
 def protected(protection: Correcting, network: nn.Module, images: Tensor) -> nn.Module:
-    state = protection.fit(network, images.split([3, 30, len(images) - 33]))
+    state = protection.fit(network, labelled(images.split([3, 30, len(images) - 33])))
     kept = load(save({name: tensor.contiguous() for name, tensor in state.items()}))
     return protection.protect(network, kept)  # as a cache keeps it
 
@@ -257,7 +257,7 @@ def test_works_on_torchvision(arch: str) -> None:
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
     layer = next(n for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
     for protection in (PROTECTIONS["default"], PROTECTIONS["always"], PROTECTIONS["clip"]):
-        copy = protection.protect(network, protection.fit(network, [images]))
+        copy = protection.protect(network, protection.fit(network, labelled([images])))
         with torch.no_grad():
             clean = network(images)
             assert torch.equal(copy(images), clean)
@@ -286,14 +286,16 @@ def test_wrong_options(options: dict[str, Any]) -> None:
 def test_what_cannot_be_fitted_or_protected_is_refused(images: Tensor) -> None:
     network = tiny_network()
     with pytest.raises(ProgipError, match="at least 2 training images, got 1"):
-        gradient().fit(network, [images[:1]])
+        gradient().fit(network, labelled([images[:1]]))
     with pytest.raises(ProgipError, match="its clean outputs are not finite"):
-        gradient().fit(network, [images * float("inf")])
+        gradient().fit(network, labelled([images * float("inf")]))
     with pytest.raises(ProgipError, match="no layer before its last"):
-        gradient().fit(nn.Sequential(nn.Flatten(), nn.Linear(192, 2), nn.ReLU()), [images])
+        gradient().fit(
+            nn.Sequential(nn.Flatten(), nn.Linear(192, 2), nn.ReLU()), labelled([images])
+        )
     with pytest.raises(ProgipError, match=r"no activation that is a module.*with_own_modules"):
-        gradient().fit(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), [images])
-    state = gradient().fit(network, [images])
+        gradient().fit(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), labelled([images]))
+    state = gradient().fit(network, labelled([images]))
     with pytest.raises(ProgipError, match="another network"):
         gradient().protect(Other(), state)
     with pytest.raises(ProgipError, match="other options"):

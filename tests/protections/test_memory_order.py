@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tiny_networks import labelled
 from torch import Tensor
 
 from progip.models.loading import load_network
@@ -31,7 +32,7 @@ def test_limits_learnt_in_one_memory_order_hold_in_the_other(real_data: Path) ->
     train = images("train_lossless_6068.npz", 1000).contiguous(memory_format=last)
     clean = images("test_lossless_1017.npz", 1017)
     network = network.to(memory_format=last)
-    state = protection.fit(network, train.split(100))
+    state = protection.fit(network, labelled(train.split(100)))
     flags = []
     for order in (last, torch.contiguous_format):
         guarded = protection.protect(network.to(memory_format=order), state)

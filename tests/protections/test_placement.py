@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_networks import labelled
 from torch import Tensor, nn
 
 from progip.batch_axis import BatchAxis
@@ -96,4 +97,4 @@ def test_corrections_refuse_tokens_first_by_layer() -> None:
     network, images = TokensFirst().eval(), torch.randn(5, 3, 8, 8)
     protection = RangeRestriction(name="ranger_clip", action="clip")
     with pytest.raises(ProgipError, match=r"'ranger_clip'.*layer 'act'.*axis 1.*batch_first"):
-        protection.fit(network, [images])
+        protection.fit(network, labelled([images]))

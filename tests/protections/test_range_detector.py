@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tiny_networks import tiny_network
+from tiny_networks import labelled, tiny_network
 from torch import Tensor, nn
 
 from progip.errors import ProgipError
@@ -20,7 +20,7 @@ def test_values(images: Tensor) -> None:
 def test_limits_are_numpys_maxima_and_faults_are_put_back(images: Tensor) -> None:
     network = tiny_network()
     detector = RangeDetector(name="detector")
-    state = detector.fit(network, [images[:20], images[20:]])
+    state = detector.fit(network, labelled([images[:20], images[20:]]))
     with torch.no_grad():
         first = np.abs(network[0](images).numpy()).max()
     assert any(float(most) == first for most in state.values())
@@ -47,4 +47,4 @@ def test_limits_are_numpys_maxima_and_faults_are_put_back(images: Tensor) -> Non
 
 def test_no_layer(images: Tensor) -> None:
     with pytest.raises(ProgipError, match="no layer of type LSTM"):
-        RangeDetector(name="detector", layer_types=["LSTM"]).fit(tiny_network(), [images])
+        RangeDetector(name="detector", layer_types=["LSTM"]).fit(tiny_network(), labelled([images]))

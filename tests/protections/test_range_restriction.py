@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_networks import tiny_network
+from tiny_networks import labelled, tiny_network
 from torch import Tensor, nn
 
 from progip.errors import ProgipError
@@ -68,7 +68,7 @@ def test_bounds_are_the_clean_extremes_and_followers_have_them_too(images: Tenso
     ).eval()
     first = torch.relu(network[0](images))
     second = torch.tanh(network[3](network[2](first)))
-    state = RangeRestriction(name="r").fit(network, images.split([7, 1, 32]))
+    state = RangeRestriction(name="r").fit(network, labelled(images.split([7, 1, 32])))
     relu, tanh = [0.0, first.max().item()], [second.min().item(), second.max().item()]
     expected = {"1#0": relu, "2#0": relu, "4#0": tanh, "5#0": tanh}
     assert state.keys() == {f"{call}/range" for call in expected}
@@ -80,7 +80,7 @@ def test_bounds_are_the_clean_extremes_and_followers_have_them_too(images: Tenso
 def test_profiled_images_pass_untouched(action: str, images: Tensor) -> None:
     network = tiny_network()
     protection = RangeRestriction(name="r", action=action)
-    protected = protection.protect(network, protection.fit(network, [images]))
+    protected = protection.protect(network, protection.fit(network, labelled([images])))
     assert torch.equal(protected(images), network(images))
     assert not protected_evidence(protected)["flagged"].any()
     protected(images * 5)
@@ -89,9 +89,9 @@ def test_profiled_images_pass_untouched(action: str, images: Tensor) -> None:
 
 def test_a_part_of_the_images_gives_narrower_bounds(images: Tensor) -> None:
     network = tiny_network()
-    whole = RangeRestriction(name="r").fit(network, images.split(4))
-    part = RangeRestriction(name="r", share=0.2).fit(network, images.split(4))
-    again = RangeRestriction(name="r", share=0.2).fit(network, images.split(4))
+    whole = RangeRestriction(name="r").fit(network, labelled(images.split(4)))
+    part = RangeRestriction(name="r", share=0.2).fit(network, labelled(images.split(4)))
+    again = RangeRestriction(name="r", share=0.2).fit(network, labelled(images.split(4)))
     assert whole.keys() == part.keys()
     assert all(torch.equal(part[key], again[key]) for key in part)
     assert all(bool(part[key][1] <= whole[key][1]) for key in part)
@@ -100,7 +100,7 @@ def test_a_part_of_the_images_gives_narrower_bounds(images: Tensor) -> None:
 
 def test_coverage_leaves_the_share_of_values_outside(images: Tensor) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh()).eval()
-    state = RangeRestriction(name="r", coverage=0.9).fit(network, images.split(9))
+    state = RangeRestriction(name="r", coverage=0.9).fit(network, labelled(images.split(9)))
     low, high = np.quantile(network(images).detach().numpy(), [0.1, 0.9])
     assert state["1#0/range"].tolist() == pytest.approx([low, high], rel=4e-3)
 
@@ -132,8 +132,8 @@ def test_wrong_options(options: dict) -> None:
 def test_what_cannot_be_profiled_is_refused(images: Tensor) -> None:
     protection = RangeRestriction(name="r")
     with pytest.raises(ProgipError, match="at least 1 training image"):
-        protection.fit(tiny_network(), [])
+        protection.fit(tiny_network(), labelled([]))
     with pytest.raises(ProgipError, match="not finite"):
-        protection.fit(tiny_network(), [images * INF])
+        protection.fit(tiny_network(), labelled([images * INF]))
     with pytest.raises(ProgipError, match="another network"):
         protection.protect(tiny_network(), STATE | {"stem#0/range": torch.zeros(2)})

@@ -1,8 +1,8 @@
 """A correcting protection made ready: what it learnt is kept by content hash."""
 
 import logging
-import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from progip.errors import ProgipError
-from progip.protections.correcting import Correcting
+from progip.protections.bounded.base import BoundedActivation
+from progip.protections.correcting import Correcting, protected_with
 from progip.storage.content_cache import cache_folder, content_key
+from progip.storage.whole_files import Checkpoint, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +22,7 @@ log = logging.getLogger(__name__)
 def corrected_network(
     network: nn.Module,
     correction: Correcting,
-    batches: Callable[[], Iterator[Tensor]],
+    batches: Callable[[], Iterator[tuple[Tensor, Tensor]]],
     example: Tensor,
     content: dict[str, Any],
 ) -> nn.Module:
@@ -29,7 +31,8 @@ def corrected_network(
     Processes that need the same fit at once share it: one computes, the others wait.
 
     Args:
-        batches: normalised ID training images on the device; consumed only when fitting.
+        batches: (images, labels) of ID training data, images normalised and on the device;
+            consumed only when fitting.
         example: of those images.
         content: what the fit depends on, beside this machine.
 
@@ -44,16 +47,28 @@ def corrected_network(
             log.info("protection %s: fit loaded from %s", correction.name, path)
         except (FileNotFoundError, SafetensorError):  # a damaged file is made anew
             log.info("protection %s: fitted to the training images", correction.name)
-            state = correction.fit(network, batches())
-            draft = path.with_name(f".{path.stem}-{os.getpid()}.tmp")
+            state = _fitted(network, correction, batches(), path.with_suffix(".checkpoint.pt"))
+            tensors = {name: t.contiguous().cpu() for name, t in state.items()}
             try:
-                save_file({name: t.contiguous().cpu() for name, t in state.items()}, draft)
-                os.replace(draft, path)
-            except (OSError, SafetensorError) as error:
+                write_whole(path, lambda draft: save_file(tensors, draft))
+            except (ProgipError, SafetensorError) as error:
                 raise ProgipError(
                     f"cannot write the cache folder {folder} ({error}); make room, or set "
                     "PROGIP_CACHE to another folder"
                 ) from error
-            finally:
-                draft.unlink(missing_ok=True)
-    return correction.protect(network, state)
+    return protected_with(network, correction, state)
+
+
+def _fitted(
+    network: nn.Module,
+    correction: Correcting,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    checkpoint: Path,
+) -> dict[str, Tensor]:
+    """What the protection learns; a long search goes on where a killed one stopped."""
+    if not isinstance(correction, BoundedActivation):
+        return correction.fit(network, batches)
+    kept = Checkpoint(checkpoint)
+    state = correction.fit(network, batches, kept)
+    kept.remove()
+    return state

@@ -16,11 +16,12 @@ from progip.campaign.settings import SubjectSettings, identity
 from progip.datasets.base import Images
 from progip.datasets.pairing import population_split
 from progip.engine.corrected import CorrectedPipeline
-from progip.engine.parameters import parameter_sites
 from progip.engine.pipeline import Pipeline
 from progip.engine.ranges import RangeTable
-from progip.engine.sites import Site, hookable, kinds_of
+from progip.engine.sites import Site, hookable
 from progip.fault_models.base import FaultModel
+from progip.fault_models.layers import kinds_of
+from progip.fault_models.parameters import parameter_sites
 from progip.models.checking import check_repeatable
 from progip.models.loading import load_network, weights_fingerprint
 from progip.ood_methods.base import OODMethod
@@ -101,12 +102,12 @@ class NetworkUnderTest:
         correction = self.settings.correction
         if correction is None:
             return self.plain
-        names = ("model", "dataset", "weights_sha256", "correction")
+        names = ("model", "number_format", "dataset", "weights_sha256", "correction")
         content = {name: self.identity[name] for name in names}
         return corrected_network(
             self.plain,
             correction,
-            lambda: (images for images, _ in self.training_batches()),
+            self.training_batches,
             self.images["id"][:1],
             {**content, "train": self.identity["data"]["train"], "code": self.code},
         )
@@ -119,7 +120,9 @@ class NetworkUnderTest:
     def modules(self, fault_model: FaultModel) -> list[Site]:
         """What may be hit, as sites of unknown size: known before golden work."""
         if fault_model.scope == "round":
-            return [replace(site, shape=(), neurons=0) for site in parameter_sites(self.plain, {})]
+            # a protection may have parameters of its own
+            sites = parameter_sites(self.network, {})
+            return [replace(site, shape=(), neurons=0) for site in sites]
         return [
             Site(name, 0, kinds_of(module)[0], (), 0, 0, kinds_of(module))
             for name, module in hookable(self.plain)

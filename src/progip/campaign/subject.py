@@ -14,13 +14,13 @@ from progip.campaign.settings import SubjectSettings
 from progip.campaign.thresholds import Thresholds
 from progip.engine.clean_values import CleanValues
 from progip.engine.incremental import NotTraceable, Traced
-from progip.engine.parameters import parameter_sites
 from progip.engine.pipeline import Pipeline
 from progip.engine.reference import ReferenceExecutor
 from progip.engine.sites import LeftOut, Survey, survey
 from progip.engine.super_layers import super_layers
 from progip.errors import ProgipError
 from progip.fault_models.base import FaultModel, Site
+from progip.fault_models.parameters import parameter_sites
 from progip.models.calls import Call
 from progip.protections.base import Protection
 from progip.protections.correcting import Correcting, corrected_calls
@@ -88,7 +88,7 @@ class Subject:
         macs: dict[str, int] = {}
         for site in self.survey.sites["first_forward"]:
             macs[site.layer] = macs.get(site.layer, 0) + site.macs
-        return parameter_sites(self.tested.plain, macs)
+        return parameter_sites(self.tested.network, macs)
 
     @cached_property
     def super_layers(self) -> frozenset[Call]:

@@ -12,6 +12,7 @@ from progip.campaign.judge import golden_evidence
 from progip.campaign.subject import Subject
 from progip.campaign.thresholds import TRUE_POSITIVE_RATE
 from progip.deploy.detector import GuardedDetector, check_images
+from progip.deploy.protecting import protected_network
 from progip.engine.observe import golden_table
 from progip.engine.pipeline import Pipeline
 from progip.engine.ranges import profiling
@@ -20,6 +21,7 @@ from progip.models.checking import check_layers, check_repeatable
 from progip.ood_methods.base import OODMethod
 from progip.probes.needs import check_needs, probes_for
 from progip.protections.base import Protection
+from progip.protections.correcting import Correcting
 from progip.statistics import threshold_at_tpr
 
 
@@ -41,7 +43,8 @@ def guarded_detector(
     in evaluation mode with frozen parameters; ``method`` is fitted here.
 
     Args:
-        train: (images, labels) batches of ID training data: class statistics and value ranges.
+        train: (images, labels) batches of ID training data: class statistics, value ranges, and
+            what a correcting protection learns, which then is put into a copy of the network.
         id_images: ID images that the network was not trained on: all thresholds.
         ood_images: OOD images, for the thresholds of the protection alone; without them, harmless
             OOD inputs raise more alarms.
@@ -60,6 +63,9 @@ def guarded_detector(
     probes = probes_for(protection.watches, method.evidence)
     owner = f"protection '{protection.name}'"
     check_needs(owner, protection.watches, method.name, method.evidence, probes)
+    if isinstance(protection, Correcting):
+        train = list(train)
+        network = protected_network(network, protection, train)
     check_layers(network, "guarded detector")
     check_repeatable(network, "guarded detector: the network", id_images[:batch_size])
     example = id_images[:1].repeat(2, 1, 1, 1)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from progip.deploy.corrections import CorrectionsSeen
 from progip.deploy.range_checks import FusedRangeChecks, LayerRangeChecks, RangeChecks
 from progip.engine.ranges import RangeTable
 from progip.errors import ProgipError
@@ -14,7 +15,6 @@ from progip.ood_methods.base import Detection, EnterPass, OODMethod, no_pass
 from progip.probes import Observation
 from progip.probes.needs import check_needs, probes_for
 from progip.protections.base import Judgement, Limit, Protection
-from progip.protections.correcting import Correcting
 from progip.records import NO_CLASS
 
 RANGE_CHECKS = ("fused", "per_layer")
@@ -47,7 +47,8 @@ class GuardedDetector:
     checks stay hooked until ``detach`` (or the end of a ``with`` block).
 
     Args:
-        network: in evaluation mode, parameters frozen.
+        network: in evaluation mode, parameters frozen; of a correcting protection the one that it
+            made (``protecting.protected_network``).
         thresholds: of the protection (``Protection.calibrate``).
         ood_threshold: scores above it are in-distribution.
         ranges: clean value ranges, used where the protection watches them.
@@ -78,11 +79,7 @@ class GuardedDetector:
             raise ProgipError(
                 f"range_checks={range_checks!r} is not one of {', '.join(RANGE_CHECKS)}"
             )
-        if isinstance(protection, Correcting):
-            raise ProgipError(
-                f"protection '{protection.name}' corrects, and raises no alarm over observations: "
-                "give the network that its protect() returns, with another protection or none"
-            )
+        self._corrections = CorrectionsSeen(network, protection)
         self._probes = probes_for(protection.watches, method.evidence)
         owner = f"protection '{protection.name}'"
         check_needs(owner, protection.watches, method.name, method.evidence, self._probes)
@@ -118,19 +115,26 @@ class GuardedDetector:
             ) from problem
 
     def _detect(self, images: Tensor, enter: EnterPass) -> Detection:
-        checks = self._checks
-        if checks is None:
+        checks, corrections = self._checks, self._corrections
+        if checks is None and not corrections.watched:
             return self.method.detect(self.network, images, enter)
-        checks.begin(images)
+        if checks is not None:
+            checks.begin(images)
+        corrections.begin()
 
         def enter_pass(name: str) -> None:
-            checks.enter(name)
+            if checks is not None:
+                checks.enter(name)
+            corrections.enter(name)
             enter(name)
 
         try:
-            return self.method.detect(self.network, images, enter_pass)
+            detection = self.method.detect(self.network, images, enter_pass)
+            corrections.leave()
+            return detection
         finally:
-            checks.rest()
+            if checks is not None:
+                checks.rest()
 
     def answer(self, detection: Detection) -> Answer:
         """What to say of a detection: all that is done after the OOD method's three passes."""
@@ -139,6 +143,7 @@ class GuardedDetector:
             found["grad_max"] = detection.gradient.abs().flatten(1).amax(1)
         if self._checks is not None:
             found |= self._checks.evidence()
+        found |= self._corrections.evidence()
         host = _read(found)
         logits, score = host["logits"], host["score"]
         label = logits.argmax(1)

@@ -15,9 +15,11 @@ from progip.errors import ProgipError
 from progip.models.loading import weights_fingerprint
 from progip.ood_methods.base import OODMethod
 from progip.protections.base import Protection
+from progip.protections.correcting import Correcting, learnt_by, protected_with
 
 KEY = "guarded_detector"
 SCHEMA_VERSION = 1
+PROTECTION = "protection/"  # before the names of what a correcting protection learnt
 
 
 def save_detector(detector: GuardedDetector, path: str | Path) -> None:
@@ -34,6 +36,9 @@ def save_detector(detector: GuardedDetector, path: str | Path) -> None:
         "ranges": detector.ranges.to_json(),
     }
     state = {name: tensor.contiguous().cpu() for name, tensor in detector.method.state().items()}
+    if isinstance(detector.protection, Correcting):
+        learnt = learnt_by(detector.network).state
+        state |= {PROTECTION + name: tensor.contiguous().cpu() for name, tensor in learnt.items()}
     try:
         save_file(state, path, {KEY: json.dumps(content)})
     except (OSError, SafetensorError) as error:
@@ -50,7 +55,8 @@ def load_detector(
     """The detector of a file that ``save_detector`` wrote, around the same network.
 
     Args:
-        network: with the weights it was calibrated with, in evaluation mode, parameters frozen.
+        network: with the weights it was calibrated with, in evaluation mode, parameters frozen;
+            without a correcting protection, which is put into it here.
         method, protection: with the options it was calibrated with; the method is fitted here.
         range_checks: see ``GuardedDetector``.
 
@@ -75,7 +81,10 @@ def load_detector(
                 f"{path} was calibrated with {part} {_short(content[part], mine)}; give the same, "
                 "or calibrate again"
             )
-    method.load_state(state)
+    learnt = {k.removeprefix(PROTECTION): t for k, t in state.items() if k.startswith(PROTECTION)}
+    if isinstance(protection, Correcting):
+        network = protected_with(network, protection, learnt)
+    method.load_state({k: t for k, t in state.items() if not k.startswith(PROTECTION)})
     return GuardedDetector(
         network,
         method,
@@ -89,8 +98,10 @@ def load_detector(
 
 def _belongs_to(network: nn.Module, method: OODMethod, protection: Protection) -> dict[str, Any]:
     """What must be the same when the file is loaded, as JSON gives it back."""
+    corrected = hasattr(network, "correction_learnt")
+    weights = learnt_by(network).weights if corrected else weights_fingerprint(network)
     content = {
-        "weights": weights_fingerprint(network),
+        "weights": weights,
         "ood_method": {"class": type(method).__name__, **identity(method)},
         "protection": {"class": type(protection).__name__, **identity(protection)},
     }

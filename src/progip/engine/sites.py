@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.flop_counter import FlopCounterMode
 
 from progip.batch_axis import BatchAxis, Seen, Undecided, batch_axes
 from progip.fault_models.base import Site
+from progip.fault_models.layers import kinds_of
 from progip.models.calls import tensor_argument, with_tensor_argument
 from progip.number_formats.base import NumberFormat
 from progip.number_formats.emulated import held_in
@@ -90,16 +90,6 @@ def _is_layer(module: nn.Module) -> bool:
         if package == "torch.nn.modules" and file not in _ARRANGING:
             return base is not nn.MultiheadAttention
     return False
-
-
-def kinds_of(module: nn.Module) -> tuple[str, ...]:
-    """Class names by which a layer is chosen: its own first, then those it derives from."""
-    bases = type(module).__mro__
-    if is_parametrized(module):  # of a class that PyTorch made for this module alone
-        bases = bases[1:]
-    return tuple(b.__name__ for b in bases if issubclass(b, nn.Module) and b is not nn.Module) or (
-        type(module).__name__,
-    )
 
 
 def find_sites(network: nn.Module, method: OODMethod, images: Tensor) -> dict[str, list[Site]]:

@@ -3,8 +3,21 @@
 import re
 from dataclasses import dataclass, field
 
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+
 from progip.errors import ProgipError
 from progip.fault_models.base import FaultModel, Site
+
+
+def kinds_of(module: nn.Module) -> tuple[str, ...]:
+    """Class names by which a layer is chosen: its own first, then those it derives from."""
+    bases = type(module).__mro__
+    if is_parametrized(module):  # of a class that PyTorch made for this module alone
+        bases = bases[1:]
+    return tuple(b.__name__ for b in bases if issubclass(b, nn.Module) and b is not nn.Module) or (
+        type(module).__name__,
+    )
 
 
 @dataclass(kw_only=True)

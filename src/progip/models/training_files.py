@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from torch import nn
 from progip.errors import ProgipError
 from progip.models.base import Model
 from progip.models.recipe import completed
+from progip.storage.whole_files import write_whole
 
 #: one key alone: safetensors writes several in an order that differs from process to process
 METADATA_KEY = "progip"
@@ -143,14 +142,14 @@ class Run:
             "network": network.state_dict(),
             "optimiser": optimiser.state_dict(),
         }
-        _write_whole(self.checkpoint_path, lambda path: torch.save(state, path))
+        write_whole(self.checkpoint_path, lambda path: torch.save(state, path))
 
     def finish(self, network: nn.Module, accuracy: float | None) -> str:
         """Write the finished weights, remove the checkpoint, return the sha256 of the weights."""
         origin = {**self.settings.values, "accuracy": accuracy, "torch": str(torch.__version__)}
         metadata = {METADATA_KEY: json.dumps(origin, sort_keys=True)}
         state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-        _write_whole(self.output, lambda path: save_file(state, path, metadata=metadata))
+        write_whole(self.output, lambda path: save_file(state, path, metadata=metadata))
         self.checkpoint_path.unlink(missing_ok=True)
         return _sha256(self.output)
 
@@ -160,20 +159,6 @@ class Run:
                 f"{path} is there already and was made with other settings ({differences}); "
                 "choose another output, delete it, or train with --restart (resume=False)"
             )
-
-
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside ``path``, then rename: a reader never sees half a file."""
-    partial = path.with_name(f".{path.name}.tmp")
-    try:
-        write(partial)
-        with partial.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-    except OSError as problem:
-        raise ProgipError(f"cannot write {path}: {problem.strerror}") from problem
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:

@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from progip.errors import ProgipError
 from progip.models.calls import Call
+from progip.models.loading import weights_fingerprint
 from progip.protections.base import Evidence, Judgement, Protection, first_alarm
 
 State = Mapping[str, Tensor]
@@ -28,12 +29,15 @@ class Correcting(Protection):
     watches: ClassVar[tuple[str, ...]] = ()  # of observations: it reports by ``flagged``
 
     @abstractmethod
-    def fit(self, network: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+    def fit(
+        self, network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
+    ) -> dict[str, Tensor]:
         """Learn from clean training images in one pass.
 
         Args:
             network: in evaluation mode; left as it was.
-            batches: (B, channels, height, width) images, normalised as the network gets them.
+            batches: (images, labels): (B, channels, height, width), normalised as the network gets
+                them, and (B,) int64.
 
         Returns:
             all that ``protect`` needs, by name.
@@ -152,6 +156,40 @@ def shared_copy(network: nn.Module) -> tuple[nn.Module, Record]:
     record = Record()
     result.correction_record = record  # type: ignore[assignment]  # no submodule
     return result, record
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a protected network was made with.
+
+    Attributes:
+        protection: that made it.
+        state: what it had learnt.
+        weights: fingerprint of the network without it.
+    """
+
+    protection: Correcting
+    state: State
+    weights: str
+
+
+def protected_with(network: nn.Module, protection: Correcting, state: State) -> nn.Module:
+    """``protection.protect``, and a note in the copy of what it was made with."""
+    result = protection.protect(network, state)
+    learnt = Learnt(protection, state, weights_fingerprint(network))
+    result.correction_learnt = learnt  # type: ignore[assignment]  # no submodule
+    return result
+
+
+def learnt_by(network: nn.Module) -> Learnt:
+    """What a network of ``protected_with`` was made with. Raises ProgipError for any other."""
+    learnt = getattr(network, "correction_learnt", None)
+    if not isinstance(learnt, Learnt):
+        raise ProgipError(
+            f"{type(network).__name__} has no correcting protection in it; "
+            "progip.deploy.protecting.protected_network makes one that has"
+        )
+    return learnt
 
 
 def _record(network: nn.Module) -> Record:

@@ -103,7 +103,9 @@ class GradientStatistics(Correcting):
         check_options(self)
 
     @torch.no_grad()
-    def fit(self, network: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+    def fit(
+        self, network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
+    ) -> dict[str, Tensor]:
         """By layer output: count, mean, squares and largest of g; by MAC: largest deviation.
 
         float64; beside them ``example``, an image, which shows ``protect`` the layers again.
@@ -123,7 +125,7 @@ class GradientStatistics(Correcting):
                 y = record.by_row(output)
                 moments[call].add(circular_differences(y, moments[call].axis))
 
-        for batch in batches:
+        for batch, _ in batches:
             if not layers:
                 example = batch[:1]
                 layers = self._layers(network, example)

@@ -56,7 +56,9 @@ class RangeDetector(Correcting):
         return found
 
     @torch.no_grad()
-    def fit(self, network: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+    def fit(
+        self, network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
+    ) -> dict[str, Tensor]:
         """M of every call of a watched layer. Raises ProgipError where it is not finite."""
         largest: dict[Call, Tensor] = {}
         layers, images = self._layers(network), 0
@@ -65,7 +67,7 @@ class RangeDetector(Correcting):
             most = output.abs().amax()
             largest[call] = torch.maximum(largest[call], most) if call in largest else most
 
-        for batch in batches:
+        for batch, _ in batches:
             with watch_calls(network, layers, seen):
                 network(batch)
             if not images:

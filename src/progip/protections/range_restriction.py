@@ -79,7 +79,9 @@ class RangeRestriction(Correcting):
             raise ProgipError(f"protection '{self.name}': coverage must be in (0.5, 1]")
 
     @torch.no_grad()
-    def fit(self, network: nn.Module, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+    def fit(
+        self, network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
+    ) -> dict[str, Tensor]:
         """The bounds (low, high) of every checked call, float32."""
         chooser = torch.Generator().manual_seed(0)
         sites: dict[Call, tuple[Call, ...]] = {}
@@ -98,7 +100,7 @@ class RangeRestriction(Correcting):
             if self.coverage < 1:
                 histograms.setdefault(call, FloatHistogram(output.device)).add(output)
 
-        for batch in batches:
+        for batch, _ in batches:
             if self.share < 1:
                 chosen = torch.rand(len(batch), generator=chooser) < self.share
                 batch = batch[chosen.to(batch.device)]

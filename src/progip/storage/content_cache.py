@@ -16,7 +16,10 @@ from progip.storage.source_code import digests
 
 PACKAGE = Path(__file__).parents[1]
 #: what computes clean results; the rest of the package only plans, stores and reports
-COMPUTING = ("datasets", "engine", "models", "ood_methods", "protections", "batch_axis.py")
+COMPUTING = (
+    "datasets", "engine", "fault_models", "models", "number_formats", "ood_methods", "probes",
+    "protections", "batch_axis.py",
+)  # fmt: skip
 
 
 def cache_folder(name: str) -> Path:

@@ -17,10 +17,10 @@ from progip.engine.incremental.lanes import DirtyRows, Lanes, Pack, repack
 from progip.engine.incremental.propagation import Propagation, golden_values
 from progip.engine.incremental.schedule import Schedule, Step
 from progip.engine.incremental.tracing import Traced
-from progip.engine.parameters import Memory, flat
 from progip.engine.reference import Draw
 from progip.engine.rounds import maps_of, split
 from progip.fault_models.base import Hits, Site
+from progip.fault_models.parameters import Memory, flat
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from progip.engine.sites import kinds_of
 from progip.fault_models.base import Hits, Site
+from progip.fault_models.layers import kinds_of
 from progip.models.loading import weights_fingerprint
 from progip.number_formats.codes import registers
 from progip.number_formats.emulated import held_in
