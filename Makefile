@@ -5,7 +5,7 @@ VENV ?= .venv
 CAMPAIGN ?= overall
 RUNS ?=
 SECONDS ?= 60
-# of figure-weights and figure-formats: fault maps a cell, test images (empty: the file's own)
+# of figure-weights, figure-formats, table-bounded: fault maps a cell, test images (empty: the file's own)
 MAPS ?=
 IMAGES ?=
 BIN := $(VENV)/bin
@@ -25,7 +25,7 @@ BENCH_DATA = $(if $(PROGIP_DATA),--weights $(abspath $(PROGIP_DATA))/weights \
 .PHONY: help demo test test-all check docs smoke ready sample-data paper-weights tables table-base table-overall table-passes \
     table-runtime table-sample table-paper figures figure-passes figure-vulnerability figure-bits \
     figure-rates figure-rates-sample sdc-campaigns table-sdc figure-scm table-loss smoke-architectures \
-    figure-tradeoff figure-scores figure-precision figure-weights figure-formats \
+    figure-tradeoff figure-scores figure-precision figure-weights figure-formats table-bounded figure-bounded bounded-campaigns \
     slurm-test bench bench-bookkeeping clean
 
 help:  ## list the targets
@@ -158,6 +158,24 @@ figure-formats: $(VENV)/.base sample-data  ## mismatches and DeltaLoss by number
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) formats_resnet20 \
 	    $(if $(RUNS),sampling.runs_per_layer=$(RUNS)) $(if $(IMAGES),dataset.limit=$(IMAGES))
 	$(REPORT) outputs/formats --outcome loss
+
+BOUNDED := bounded_resnet20 bounded_resnet56
+
+bounded-campaigns: $(VENV)/.base sample-data
+	for campaign in $(BOUNDED); do \
+	    PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) $$campaign $(if $(MAPS),sizing.maps=$(MAPS)) \
+	        $(if $(IMAGES),dataset.limit=$(IMAGES)) || exit 1; \
+	done
+
+table-bounded: bounded-campaigns  ## bounded activations under bit errors of weights (RReLU): PROGIP_DATA=FOLDER
+	$(REPORT) outputs/bounded
+
+figure-bounded: bounded-campaigns  ## the same as curves, and under bit errors of layer outputs: PROGIP_DATA=FOLDER
+	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) bounded_activations_resnet20 \
+	    $(if $(RUNS),runs=$(RUNS)) $(if $(IMAGES),dataset.limit=$(IMAGES))
+	$(REPORT) outputs/bounded > /dev/null
+	$(REPORT) outputs/bounded_activations
+	@ls outputs/bounded*/report/rates.svg
 
 SDC := sdc_mobilenet_v2 sdc_squeezenet1_0 sdc_resnet56_cifar100
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,6 +26,7 @@ from progip.storage import store
 from progip.storage.crash_log import ERROR, recorded_failure
 from progip.storage.mending import mended_shards
 
+CellOf = Callable[..., Cell]
 EXECUTORS = ("incremental", "reference")
 
 
@@ -44,11 +45,13 @@ def check(cell: Cell, expected: pa.Table) -> None:
     assert torture.litter(cell) == []
 
 
-def kill_often(folder: Path, executor: str, kills: int, expected: pa.Table) -> int:
+def kill_often(
+    folder: Path, executor: str, kills: int, expected: pa.Table, cell_of: CellOf = small_cell
+) -> int:
     """Kill campaigns at random moments, ``kills`` times in all; returns how many tore a file."""
     torn, number, done = 0, 0, 0
     while done < kills:
-        cell = small_cell(folder, f"name=killed{number}", f"executor={executor}")
+        cell = cell_of(folder, f"name=killed{number}", f"executor={executor}")
         number += 1
         while done < kills and torture.held_runs(cell) < 180:
             held = torture.held_runs(cell)
@@ -67,6 +70,22 @@ def kill_often(folder: Path, executor: str, kills: int, expected: pa.Table) -> i
 def test_killed_anywhere(tmp_path: Path, executor: str, undisturbed: pa.Table) -> None:
     random.seed(1)
     kill_often(tmp_path, executor, 4, undisturbed)
+
+
+def weight_cell(folder: Path, *overrides: str) -> Cell:
+    """14 fault maps of 15 images: neither shards nor batches end where maps do."""
+    maps = ("fault_model=parameter_bit", "pass=all", "fault_model.images_per_map=15")
+    return small_cell(folder, *maps, "sizing.maps=14", *overrides)
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_campaign_of_faults_in_weights_killed_anywhere(tmp_path: Path, executor: str) -> None:
+    random.seed(2)
+    whole = weight_cell(tmp_path, "name=whole")
+    torture.finish(whole)
+    expected = torture.result(whole)
+    assert len(expected) == 210
+    kill_often(tmp_path, executor, 3, expected, weight_cell)
 
 
 @pytest.mark.slow

@@ -19,9 +19,11 @@ from progip.campaign import execution
 from progip.campaign.runner import run_cell
 from progip.campaign.settings import CellSettings
 from progip.config import cell_settings, composed, resolved
+from progip.fault_models.base import MAP
 from progip.storage import store
 from progip.storage.crash_log import failures_recorded
 
+MAP_SCHEMA = pa.schema(MAP)
 ROOT = Path(__file__).resolve().parents[2]
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["progip.campaign.runner", "progip.config", "sklearn.datasets"])
@@ -97,7 +99,8 @@ def sorted_rows(folder: Path) -> pa.Table:
     """Every row below a cell's folder in order of runs; fails on a file that is not whole."""
     parts = [pq.read_table(path) for path in sorted(folder.glob("part-*.parquet"))]
     table = pa.concat_tables(parts).sort_by("run_id").combine_chunks()
-    assert table.schema == schemas.RESULT
+    maps = "map_id" in table.schema.names
+    assert table.schema == (schemas.result_schema(MAP_SCHEMA) if maps else schemas.RESULT)
     return table
 
 

@@ -18,8 +18,6 @@ CAPTION = (
     "inference (in memory: that a bit is faulty), with 95 % intervals over fault maps; the dotted "
     "lines are the accuracies without faults, the protection in place. Higher is better."
 )
-#: what a panel is drawn for; its curves differ in number format and protection
-PANEL = tuple(name for name in CURVE if name != "number_format")
 NUMBERS = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_n", "clean_accuracy")
 
 
@@ -46,16 +44,17 @@ def _alt(data: pd.DataFrame) -> str:
     return f"Curves, one per protection. {' '.join(said)}"
 
 
-def _labels(data: pd.DataFrame) -> pd.Series:
-    """What each row's curve is called: what differs among number format and protection."""
-    several = [name for name in ("number_format", "protection") if data[name].nunique() > 1]
-    return data[several or ["protection"]].agg(", ".join, axis=1)
+def _panel(data: pd.DataFrame) -> tuple[str, ...]:
+    """What a panel is drawn for: its curves differ in protection, or else in number format."""
+    several = data["protection"].nunique() > 1
+    return tuple(name for name in CURVE if several or name != "number_format")
 
 
 def draw(data: pd.DataFrame) -> Drawing:
     """Panels of curves on a logarithmic scale of rates."""
-    data = data.assign(curve=_labels(data))
-    curves = list(by_group(data, PANEL))
+    shared = _panel(data)
+    data = data.assign(curve=data["protection" if "number_format" in shared else "number_format"])
+    curves = list(by_group(data, shared))
     columns = min(2, len(curves))
     drawing, axes = style.panels(-(-len(curves) // columns), columns, 2.9, sharey=True)
     looks = style.looks({*data["curve"]})
@@ -72,9 +71,8 @@ def draw(data: pd.DataFrame) -> Drawing:
                 color=look.color, marker=look.marker, ls=look.line, elinewidth=0.7, capsize=2,
             )  # fmt: skip
             panel.axhline(100 * part["clean_accuracy"].iloc[0], color=look.color, lw=0.6, ls=":")
-        about = dict(zip(PANEL, curve, strict=True))
-        one = group["number_format"].iloc[0] if data["number_format"].nunique() == 1 else ""
-        title = curve_title({**about, "number_format": one or USUAL["number_format"]})
+        about = dict(zip(shared, curve, strict=True))
+        title = curve_title({"number_format": USUAL["number_format"], **about})
         panel.set_title(title, loc="left", fontsize=8)
         panel.set_xscale("log")
         panel.set_ylim(-2, 103)
