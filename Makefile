@@ -25,7 +25,7 @@ BENCH_DATA = $(if $(PROGIP_DATA),--weights $(abspath $(PROGIP_DATA))/weights \
 .PHONY: help demo test test-all check docs smoke ready sample-data paper-weights tables table-base table-overall table-passes \
     table-runtime table-sample table-paper figures figure-passes figure-vulnerability figure-bits \
     figure-rates figure-rates-sample sdc-campaigns table-sdc figure-scm table-loss smoke-architectures \
-    figure-tradeoff figure-scores figure-precision figure-weights figure-formats table-bounded figure-bounded bounded-campaigns \
+    figure-tradeoff figure-scores figure-precision figure-weights figure-formats table-format-accuracy table-bounded figure-bounded bounded-campaigns \
     slurm-test bench bench-bookkeeping clean
 
 help:  ## list the targets
@@ -158,6 +158,16 @@ figure-formats: $(VENV)/.base sample-data  ## mismatches and DeltaLoss by number
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) formats_resnet20 \
 	    $(if $(RUNS),sampling.runs_per_layer=$(RUNS)) $(if $(IMAGES),dataset.limit=$(IMAGES))
 	$(REPORT) outputs/formats --outcome loss
+
+FORMATS = PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) format_accuracy $(if $(IMAGES),dataset.limit=$(IMAGES))
+
+table-format-accuracy: $(VENV)/.base sample-data  ## accuracy by kind and width of the number format (GoldenEye): PROGIP_DATA=FOLDER
+	$(FORMATS) number_format.exponent=2,3,4,5 number_format.fraction=1,2,3,5,7
+	$(FORMATS) number_format=fixed_point number_format.word=8,12,16 number_format.fraction=2,4,6
+	$(FORMATS) number_format=integer number_format.width=4,6,8,12,16
+	$(FORMATS) number_format=block_fp number_format.width=6,8,12 number_format.exponent=3,4
+	$(FORMATS) number_format=adaptive_fp number_format.width=6,8,12 number_format.exponent=3,4
+	$(REPORT) outputs/format_accuracy
 
 BOUNDED := bounded_resnet20 bounded_resnet56
 
