@@ -147,8 +147,10 @@ figure-rates-sample: $(VENV)/.base sample-data  ## the same, CIFAR-10 networks o
 	done
 	$(REPORT) outputs/sample_rates
 
+IN_WEIGHTS := weights_resnet20 weights_resnet56 weights_densenet weights_mobilenet_v2
+
 figure-weights: $(VENV)/.base sample-data  ## accuracy against bit error rates of weights, five formats: PROGIP_DATA=FOLDER
-	for campaign in weights_resnet20 weights_resnet56; do \
+	for campaign in $(IN_WEIGHTS); do \
 	    PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) $$campaign $(if $(MAPS),sizing.maps=$(MAPS)) \
 	        $(if $(IMAGES),dataset.limit=$(IMAGES)) || exit 1; \
 	done
