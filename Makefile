@@ -25,7 +25,7 @@ BENCH_DATA = $(if $(PROGIP_DATA),--weights $(abspath $(PROGIP_DATA))/weights \
 .PHONY: help demo test test-all check docs smoke ready sample-data paper-weights tables table-base table-overall table-passes \
     table-runtime table-sample table-paper figures figure-passes figure-vulnerability figure-bits \
     figure-rates figure-rates-sample sdc-campaigns table-sdc figure-scm table-loss smoke-architectures \
-    figure-tradeoff figure-scores figure-precision figure-weights figure-formats table-format-accuracy table-bounded figure-bounded bounded-campaigns \
+    figure-tradeoff figure-scores figure-precision figure-weights figure-formats table-format-accuracy table-bounded table-toolbox figure-bounded bounded-campaigns \
     slurm-test bench bench-bookkeeping clean
 
 help:  ## list the targets
@@ -181,6 +181,11 @@ bounded-campaigns: $(VENV)/.base sample-data
 
 table-bounded: bounded-campaigns  ## bounded activations under bit errors of weights (RReLU): PROGIP_DATA=FOLDER
 	$(REPORT) outputs/bounded
+
+table-toolbox: $(VENV)/.base sample-data  ## the row of the RReLU toolbox: PROGIP_DATA=FOLDER
+	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) toolbox_resnet20 $(if $(MAPS),sizing.maps=$(MAPS)) \
+	    $(if $(IMAGES),dataset.limit=$(IMAGES))
+	$(REPORT) outputs/toolbox
 
 figure-bounded: bounded-campaigns  ## the same as curves, and under bit errors of layer outputs: PROGIP_DATA=FOLDER
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) bounded_activations_resnet20 \
