@@ -191,8 +191,13 @@ def searching(images: Tensor) -> list[BoundedActivation]:
 
 @pytest.mark.parametrize("number", range(3))
 def test_a_killed_search_goes_on_and_ends_as_if_never_killed(
-    number: int, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int,
+    images: Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     network, given = tiny_network(), batches(images)
     protection = searching(images)[number]
     whole = protection.fit(network, given)
@@ -215,6 +220,8 @@ def test_a_killed_search_goes_on_and_ends_as_if_never_killed(
     again = protection.fit(network, given, Checkpoint(path))
     assert all(torch.equal(whole[key], again[key]) for key in whole)
     assert whole.keys() == again.keys()
+    assert all(line.endswith(" left") for line in caplog.messages)
+    assert caplog.messages[-1].endswith(", 0 s left")
 
 
 @pytest.mark.parametrize("number", range(3))

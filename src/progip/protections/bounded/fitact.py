@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from progip.described import WORKS
-from progip.models.calls import Call
 from progip.protections.bounded.base import BoundedActivation, Bounds, bound_parameters
+from progip.protections.bounded.clock import Clock
 from progip.protections.bounded.data import SearchData
 from progip.protections.bounded.learning import train_epoch
 from progip.protections.bounded.profile import maxima
@@ -78,6 +78,7 @@ class FitAct(BoundedActivation):
             squares = torch.stack([bound.square().mean() for bound in bounds.values()]).sum()
             return F.cross_entropy(logits, data.labels[part]) + self.penalty * squares
 
+        clock = Clock(found["epoch"], self.epochs)
         for epoch in range(found["epoch"], self.epochs):
             optimiser.param_groups[0]["lr"] = (
                 self.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
@@ -95,15 +96,10 @@ class FitAct(BoundedActivation):
             checkpoint.save(
                 {"epoch": epoch + 1, "bounds": values, "optimiser": optimiser.state_dict()}
             )
-            self._tell(epoch, guarded, bounds, data)
+            kept = f", accuracy {data.accuracy(guarded):.2f} %" if len(data.validation) else ""
+            mean = torch.cat([bound.flatten() for bound in bounds.values()]).mean()
+            log.info(
+                "protection %s: epoch %d of %d, mean bound %.4g%s, %s",
+                self.name, epoch + 1, self.epochs, mean, kept, clock.left(epoch + 1),
+            )  # fmt: skip
         return {call: bounds[call].detach() for call in calls}
-
-    def _tell(
-        self, epoch: int, guarded: nn.Module, bounds: Mapping[Call, Tensor], data: SearchData
-    ) -> None:
-        kept = f", accuracy {data.accuracy(guarded):.2f} %" if len(data.validation) else ""
-        mean = torch.cat([bound.flatten() for bound in bounds.values()]).mean()
-        log.info(
-            "protection %s: epoch %d of %d, mean bound %.4g%s",
-            self.name, epoch + 1, self.epochs, mean, kept,
-        )  # fmt: skip

@@ -14,6 +14,7 @@ from progip.fault_models.base import Hits
 from progip.fault_models.bit_error_rate import BitErrorRate
 from progip.fault_models.parameters import Memory, parameter_sites
 from progip.protections.bounded.base import BoundedActivation, Bounds, bound_parameters
+from progip.protections.bounded.clock import Clock
 from progip.protections.bounded.data import SearchData
 from progip.protections.bounded.profile import maxima
 from progip.protections.bounded.sites import relu_calls
@@ -72,6 +73,7 @@ class FTClipAct(BoundedActivation):
         bounds = maxima(network, calls, data.images, "layer")
         area = _Area(self, network, bounds, data)
         state = checkpoint.load() or {"layers": [], "round": 0, "low": 0.0, "high": None}
+        clock = Clock(len(state["layers"]), len(calls))
         for number, call in enumerate(calls):
             if number < len(state["layers"]):
                 area.bounds[call].fill_(state["layers"][number])
@@ -84,8 +86,9 @@ class FTClipAct(BoundedActivation):
             area.bounds[call].fill_(state["layers"][-1])
             checkpoint.save(state)
             log.info(
-                "protection %s: bound %d of %d, '%s': %.4g, largest clean output %.4g",
+                "protection %s: bound %d of %d, '%s': %.4g, largest clean output %.4g, %s",
                 self.name, number + 1, len(calls), call[0], state["layers"][-1], bounds[call],
+                clock.left(number + 1),
             )  # fmt: skip
         return {call: area.bounds[call].detach() for call in calls}
 

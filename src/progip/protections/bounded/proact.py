@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from progip.described import WORKS
 from progip.protections.bounded.base import BoundedActivation, Bounds, bound_parameters
+from progip.protections.bounded.clock import Clock
 from progip.protections.bounded.data import BATCH, SearchData
 from progip.protections.bounded.learning import train_epoch
 from progip.protections.bounded.profile import maxima
@@ -85,6 +86,7 @@ class ProAct(BoundedActivation):
         for call, kept in zip(calls, found.get("bounds", ()), strict=False):
             bounds[call].copy_(kept)
         steps = [(call, decay) for call in reversed(calls) for decay in self.decays]
+        clock = Clock(found["step"], len(steps))
         for step in range(found["step"], len(steps)):
             call, decay = steps[step]
             accuracy = self._drawn_in(guarded, bounds[call], decay, loss, data, least, step)
@@ -92,9 +94,9 @@ class ProAct(BoundedActivation):
             checkpoint.save({"step": step + 1, "bounds": values})
             if (step + 1) % len(self.decays) == 0:
                 log.info(
-                    "protection %s: bound %d of %d, '%s': mean %.4g, accuracy %.2f %%",
+                    "protection %s: bound %d of %d, '%s': mean %.4g, accuracy %.2f %%, %s",
                     self.name, (step + 1) // len(self.decays), len(calls), call[0],
-                    bounds[call].mean(), accuracy,
+                    bounds[call].mean(), accuracy, clock.left(step + 1),
                 )  # fmt: skip
         return {call: bounds[call].detach() for call in calls}
 
