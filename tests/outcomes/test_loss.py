@@ -104,6 +104,13 @@ def test_the_report_names_the_measures(measured: Measured) -> None:
         assert words in text
 
 
+def test_the_report_of_a_cell_that_has_no_rows_yet(tmp_path: Path) -> None:
+    campaign(tmp_path, "outcome=loss", "probes=[confidence,loss]", "runs=20")
+    for part in tmp_path.rglob("part-*.parquet"):
+        part.unlink()
+    assert "0 of 20 runs done" in write_report(tmp_path / "campaign")
+
+
 def test_a_loss_that_is_not_finite_counts_as_the_cap() -> None:
     one = np.ones(3, dtype=np.int32)
     runs = {"label": one, "golden_class": one, "faulty_class": np.array([1, -1, 2], np.int32)}

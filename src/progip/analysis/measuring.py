@@ -168,6 +168,8 @@ class MeanSums:
         covariance = np.zeros((2, 2))
         rows = 0.0
         kept = self._of_maps() if self._maps else self._sums
+        if not kept:  # of a cell that has begun, and has no rows yet
+            return MeanMoments(0, self._nonfinite, 0.0, 0.0, covariance)
         phases = zip(kept, tally.factors(), tally.groups(), strict=True)
         for sums, factor, group in phases:
             power = np.array([0, 1, 1, 2, 2, 2, 0])[:, None]
