@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from progip.analysis.counting import COLUMNS, valid_rows
 from progip.analysis.kinds import declared_in, kinds_of
-from progip.analysis.manifests import IDENTITY, CellFolder, correction_of
+from progip.analysis.manifests import IDENTITY, CellFolder, correction_of, format_of
 from progip.analysis.site_sums import (
     TOP2DIFF,
     about_layers,
@@ -43,10 +43,11 @@ class ExecutedRuns:
     Attributes:
         names: IDENTITY without the protection, and seed.
         cells: the cells (positions) that watch it.
-        sites: one row per (layer, bit): rows, those that can fail (correct), those of each event of
-            the outcome, failures; and of rows that can fail the sums of weights, of their squares,
-            and both over failures (weight, squares, failure_weight, failure_squares); of rows that
-            share fault maps squares are those of whole maps, with cross and maps (``of_maps``).
+        sites: one row per (layer, bit): field (of the number format, ``none`` for no bit), rows,
+            those that can fail (correct), those of each event of the outcome, failures; and of
+            rows that can fail the sums of weights, of their squares, and both over failures
+            (weight, squares, failure_weight, failure_squares); of rows that share fault maps
+            squares are those of whole maps, with cross and maps (``of_maps``).
         layers: names in network order.
         edges: of the score histograms [SCORE_BINS + 1].
         scores: counts of the runs' faulty scores [SCORE_BINS + 2] (below the first and above the
@@ -143,6 +144,11 @@ def _edges(
     return result
 
 
+def _field(bit: int, folder: CellFolder) -> str:
+    fields = format_of(folder.manifest)["fields"]
+    return next((f["name"] for f in fields if f["low"] <= bit <= f["high"]), "none")
+
+
 def _observed(
     folder: CellFolder,
     names: dict[str, Any],
@@ -189,10 +195,12 @@ def _observed(
     kept = pd.concat(failing, ignore_index=True) if failing else pd.DataFrame(columns=_KEPT)
     order = dict.fromkeys(str(layer["layer"]) for layer in folder.manifest.get("layers") or [])
     order |= dict.fromkeys(frame.index.get_level_values("layer"))
+    frame = frame.reset_index()
+    frame.insert(2, "field", [_field(bit, folder) for bit in frame["bit"]])
     return ExecutedRuns(
         names,
         cells,
-        frame.reset_index(),
+        frame,
         tuple(order),
         edges,
         scores,

@@ -24,7 +24,7 @@ def site_rates(campaign: Campaign, setting: tuple[str, ...], by: list[str]) -> p
     Args:
         campaign: that was observed.
         setting: values of SETTING.
-        by: of the names of a cell, `layer` and `bit`.
+        by: of the names of a cell, `layer`, `bit` and `field`.
 
     Returns:
         by, rows, correct, failures and the rate with its 95 % interval (estimate, low, high; NaN

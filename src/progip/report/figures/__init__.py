@@ -6,6 +6,7 @@ from progip.analysis.campaign import SETTING, Campaign, by_group
 from progip.report.figures.base import Absent, Figure
 from progip.report.figures.bits import bits
 from progip.report.figures.error_rates import rates
+from progip.report.figures.number_formats import number_formats
 from progip.report.figures.passes import passes
 from progip.report.figures.precision import precision
 from progip.report.figures.scm import scm
@@ -23,6 +24,7 @@ def build_figures(campaign: Campaign) -> list[Figure | Absent]:
     """Every figure of a campaign: faults at a rate, then those of single neurons by setting."""
     settings = [setting for setting, _ in by_group(campaign.single.cells, SETTING)]
     found: list[Figure | Absent] = [*rates(campaign), *scm(campaign), *sweep(campaign)]
+    found += number_formats(campaign)
     for number, setting in enumerate(settings, 1):
         for builder in BUILDERS:
             for figure in builder(campaign, setting):
@@ -37,6 +39,7 @@ __all__ = [
     "Figure",
     "bits",
     "build_figures",
+    "number_formats",
     "passes",
     "precision",
     "rates",

@@ -4,6 +4,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from progip.analysis.campaign import Campaign
+from progip.analysis.manifests import USUAL
 from progip.analysis.observing import ExecutedRuns
 from progip.analysis.site_sums import TOP2DIFF
 from progip.report.figures import style
@@ -34,6 +35,8 @@ def sweep(campaign: Campaign) -> list[Figure | Absent]:
 
 def _rows(execution: ExecutedRuns) -> list[dict]:
     names = {name: execution.names[name] for name in ("model", "dataset")}
+    if execution.names["number_format"] != USUAL["number_format"]:
+        names["model"] += f" {execution.names['number_format']}"
     condition = execution.names["condition"]
     found = []
     clean = execution.clean

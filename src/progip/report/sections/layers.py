@@ -3,7 +3,6 @@
 import pandas as pd
 
 from progip.analysis.campaign import SETTING, Campaign, by_group
-from progip.analysis.manifests import format_of
 from progip.analysis.site_rates import executions_of, site_rates
 from progip.analysis.site_sums import measured
 from progip.outcomes.declared import Declared
@@ -38,7 +37,7 @@ def layers_section(campaign: Campaign) -> Section | None:
 def _ranked(campaign: Campaign, setting: tuple[str, ...]) -> pd.DataFrame:
     """One row per layer: rank, counts, rate, shares of the network, failures by field, means."""
     rates = site_rates(campaign, setting, [*BY, "layer"])
-    by_bit = site_rates(campaign, setting, [*BY, "layer", "bit"])
+    by_field = site_rates(campaign, setting, [*BY, "layer", "field"])
     executions = executions_of(campaign, setting)
     declared = campaign.declared
     parts = [e.sites.assign(**{n: e.names[n] for n in BY}) for e in executions]
@@ -51,9 +50,7 @@ def _ranked(campaign: Campaign, setting: tuple[str, ...]) -> pd.DataFrame:
     about["neuron_share"] = about["neurons"] / total["neurons"]
     about["mac_share"] = about["macs"] / total["macs"]
     data = data.merge(about, on=["model", "layer"], how="left")
-    fields = _fields(campaign)
-    by_bit["field"] = by_bit["bit"].map(lambda bit: _field(bit, fields))
-    failures = by_bit.pivot_table(
+    failures = by_field.pivot_table(
         index=[*BY, "layer"], columns="field", values="failures", aggfunc="sum", fill_value=0
     )
     failures.columns = [f"{name}_failures_by_field" for name in failures.columns]
@@ -84,21 +81,13 @@ def _means(executions: list, declared: Declared) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _fields(campaign: Campaign) -> list[dict]:
-    return list(format_of(campaign.folders[0].manifest)["fields"])
-
-
-def _field(bit: int, fields: list[dict]) -> str:
-    return next((f["name"] for f in fields if f["low"] <= bit <= f["high"]), "none")
-
-
 def _block(
     campaign: Campaign, setting: tuple[str, ...], key: tuple[str, ...], part: pd.DataFrame
 ) -> Block:
     declared = campaign.declared
     method, model, fault_pass = key
-    fields = [f["name"] for f in _fields(campaign)]
-    fields = [name for name in fields if f"{name}_failures_by_field" in part]
+    sites = pd.concat([e.sites for e in executions_of(campaign, setting)])
+    fields = [name for name in sites.sort_values("bit")["field"].unique() if name != "none"]
     marked = part["super_layer"].notna().any()
     headers = ["rank", "layer", "type"] + (["super"] if marked else [])
     headers += ["failures / n", "%", "95 % interval", *fields]
