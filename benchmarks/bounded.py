@@ -1,6 +1,6 @@
 """What bounded activations cost without faults: time of a clean evaluation, memory of the bounds.
 
-    OMP_NUM_THREADS=1 python benchmarks/bounded.py --networks resnet20 resnet56 --weights DIR \
+    OMP_NUM_THREADS=1 python benchmarks/bounded.py --networks resnet20 densenet --weights DIR \
         --images FILE --threads 1 --batch 64 --channels-last
 
 Every variant evaluates the same images in the same batches, all in turn, in processor time. Bounds

@@ -123,8 +123,7 @@ class BoundedActivation(Correcting):
             if self.nan_policy == "propagate":
                 record.flag(torch.isnan(record.by_row(output.detach())).flatten(1).any(1))
             if self.replacement != "soft_zero":  # rows within their bounds pass as they are
-                values = record.by_row(output.detach())
-                wanted = ~(values <= bound).flatten(1).all(1)
+                wanted = _beyond(record.by_row(output.detach()), bound)
             found: Tensor | None = record.mend(
                 call,
                 output,
@@ -150,6 +149,14 @@ def bound_parameters(network: nn.Module) -> dict[Call, nn.Parameter]:
         for name, parameter in module.named_parameters(recurse=False)
         if name.startswith("bound_")
     }
+
+
+def _beyond(values: Tensor, bound: Tensor) -> Tensor:
+    """(n,) bool: rows of (n, ...) not everywhere within the bound; NaN is not within it."""
+    rest = tuple(range(1, values.dim()))
+    if bound.numel() == 1:  # one comparison a row
+        return ~(values.amax(rest) <= bound.reshape(()))
+    return ~(values <= bound).all(rest)
 
 
 def _finite(bound: Tensor) -> bool:
