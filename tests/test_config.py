@@ -56,8 +56,11 @@ NEEDS = {
     "fault_model=listed": ["pass=all", "fault_model.images_per_map=4"],
     "fault_model=metadata_bit": ["number_format=integer"],
     "pass=all": ["fault_model=parameter_bit"],
-    # ProGIP, the default, watches what only a detector computes
-    "ood_method=none": ["protection=none"],
+    # ProGIP, the default, watches a gradient
+    **{
+        f"ood_method={name}": ["protection=ranger"]
+        for name in ("none", "max_softmax", "max_logit", "energy", "openmax")
+    },
     # searches that take hours at their published size
     **{f"protection={name}": [*SMALL, *more] for name, more in SEARCHES.items()},
 }
