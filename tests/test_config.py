@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from decomposed_networks import DECOMPOSED
 
 from progip.campaign.runner import run_cell
 from progip.config import GROUPS, build, cell_settings, composed, resolved
@@ -61,6 +62,7 @@ NEEDS = {
         f"ood_method={name}": ["protection=ranger"]
         for name in ("none", "max_softmax", "max_logit", "energy", "openmax")
     },
+    "ood_method=generalised_odin": DECOMPOSED,
     # searches that take hours at their published size
     **{f"protection={name}": [*SMALL, *more] for name, more in SEARCHES.items()},
 }

@@ -20,7 +20,7 @@ class Energy(LogitScore):
     Attributes:
         temperature: T; the paper recommends 1.
 
-    Source: the paper, eq. 4 and 7.
+    Source: the paper and wetliu/energy_ood.
     """
 
     sentence: ClassVar[str] = (

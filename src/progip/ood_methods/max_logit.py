@@ -15,7 +15,7 @@ class MaxLogit(LogitScore):
 
     score = max_i z_i of the logits z.
 
-    Source: the paper, section 4 (there the anomaly score, its negative).
+    Source: the paper, whose anomaly score is its negative.
     """
 
     sentence: ClassVar[str] = (

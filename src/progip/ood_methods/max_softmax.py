@@ -16,7 +16,7 @@ class MaxSoftmax(LogitScore):
 
     score = max_i softmax(z)_i of the logits z. Faults that enlarge a logit raise it to 1.
 
-    Source: the paper, section 2.
+    Source: the paper.
     """
 
     sentence: ClassVar[str] = (
