@@ -63,6 +63,7 @@ NEEDS = {
         for name in ("none", "max_softmax", "max_logit", "energy", "openmax")
     },
     "ood_method=generalised_odin": DECOMPOSED,
+    "protection=open_set": ["probes=[largest_logit]"],
     # searches that take hours at their published size
     **{f"protection={name}": [*SMALL, *more] for name, more in SEARCHES.items()},
 }
