@@ -7,7 +7,7 @@ import pytest
 import torch
 from decomposed_networks import decomposed_network
 from test_incremental import ALL_TYPES, assert_equal, images_of
-from tiny_networks import tiny_network
+from tiny_networks import balanced_network, tiny_network
 from torch import nn
 
 from progip.engine.incremental import IncrementalExecutor, Traced
@@ -44,14 +44,11 @@ METHODS: dict[str, Callable[[], OODMethod]] = {
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_both_executors_give_the_same(name: str, memory_format: torch.memory_format) -> None:
     images = images_of(19).contiguous(memory_format=memory_format)
-    network: nn.Module = decomposed_network() if name == "generalised_odin" else tiny_network()
-    network = network.to(memory_format=memory_format)
-    method = METHODS[name]()
     train = images_of(300, seed=2)
-    if name == "openmax":  # it needs images of every class
-        feature = network[:-1](train)
-        network[-1].weight.copy_(torch.eye(4) / feature.std(0))
-        network[-1].bias.copy_(-feature.mean(0) / feature.std(0))
+    network: nn.Module = (
+        decomposed_network() if name == "generalised_odin" else balanced_network(train)
+    ).to(memory_format=memory_format)
+    method = METHODS[name]()
     with profiling(network, images[:2]) as ranges:
         method.fit(network, [(train, network(train).argmax(1))])
     pipeline = Pipeline(network, method, ranges)

@@ -108,6 +108,13 @@ def test_equal_percentiles_are_those_of_scale(
     torch.testing.assert_close(method.score(wide, images), z.logsumexp(1), rtol=1e-6, atol=0)
 
 
+def test_the_percentile_falls_with_the_share_of_training_images_that_shift_no_more() -> None:
+    method = make()
+    method.load_state({"shifts": torch.tensor([1.0, 2.0, 3.0, 4.0]).double()})
+    found = method.percentile(torch.tensor([0.5, 1.0, 2.5, 4.0, 9.0, float("nan")]).double())
+    assert found.tolist() == [90.0, 82.5, 75.0, 60.0, 60.0, 60.0]
+
+
 def test_a_nan_in_the_gradient_perturbs_nothing() -> None:
     gradient = torch.tensor([[3.0, float("nan"), -0.1, float("inf")]]).view(1, 1, 2, 2)
     moved = make(std=[1.0], pixels=0.5).perturb(torch.zeros(1, 1, 2, 2), gradient)

@@ -21,8 +21,8 @@ class OpenSet(Protection):
     A fault moves the network's output away from where clean inputs lie, so a score that tells
     unknown classes is a cheap fault detector. An alarm is raised where the score of the first
     forward pass lies outside two limits from clean calibration images; NaN and infinity do, too.
-    It does not tell a fault from an OOD input: by limits from ID images alone, many OOD inputs
-    raise it. Only the first forward pass is seen.
+    It does not tell a fault from an OOD input, which may raise it as well, the more so by limits
+    from ID images alone. Only the first forward pass is seen.
 
     Faithful to the abstract of the source, whose scores these are; the limits are a choice made
     here: two-sided quantiles, or the factors of the first author's earlier code.
