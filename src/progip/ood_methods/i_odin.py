@@ -13,13 +13,13 @@ from progip.ood_methods.odin import ODIN
 
 @dataclass(kw_only=True)
 class IODIN(ODIN):
-    """ODIN whose perturbation keeps to the most important element of each image (Regmi, 2024).
+    """ODIN whose perturbation keeps to the most important element of each image.
 
     Loss, step and score are those of ODIN; x~_j = x_j for every element j (of a pixel, one channel)
     but j* = argmax_j |g_j| of the gradient g, the first of several equal ones. A NaN counts as
     larger than any number: the first NaN of a gradient is j*, and moves as ``sign`` says of NaN.
 
-    Source: ``iodin`` of OpenOOD, which that work added.
+    Source: ``iodin`` of OpenOOD.
     """
 
     sentence: ClassVar[str] = InputPerturbation.sentence + (
@@ -28,8 +28,7 @@ class IODIN(ODIN):
     )
     references: ClassVar[Mapping[str, str]] = {
         **ODIN.references,
-        "I-ODIN": "Regmi: Going beyond conventional OOD detection. 2024. "
-        "https://arxiv.org/abs/2411.10794",
+        "I-ODIN": "OpenOOD, postprocessor iodin. https://github.com/Jingkang50/OpenOOD",
     }
 
     def perturb(self, images: Tensor, gradient: Tensor) -> Tensor:
