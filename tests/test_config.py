@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from decomposed_networks import DECOMPOSED
 
 from progip.campaign.runner import run_cell
 from progip.config import GROUPS, build, cell_settings, composed, resolved
@@ -56,8 +57,13 @@ NEEDS = {
     "fault_model=listed": ["pass=all", "fault_model.images_per_map=4"],
     "fault_model=metadata_bit": ["number_format=integer"],
     "pass=all": ["fault_model=parameter_bit"],
-    # ProGIP, the default, watches what only a detector computes
-    "ood_method=none": ["protection=none"],
+    # ProGIP, the default, watches a gradient
+    **{
+        f"ood_method={name}": ["protection=ranger"]
+        for name in ("none", "max_softmax", "max_logit", "energy", "openmax")
+    },
+    "ood_method=generalised_odin": DECOMPOSED,
+    "protection=open_set": ["probes=[largest_logit]"],
     # searches that take hours at their published size
     **{f"protection={name}": [*SMALL, *more] for name, more in SEARCHES.items()},
 }

@@ -171,7 +171,10 @@ def test_campaigns_tables_and_figures_from_python(
 def test_a_correcting_protection_is_fit_and_protect(
     network: nn.Module, images: torch.Tensor
 ) -> None:
-    (source,) = blocks("docs/correcting.md", "python")
+    users, source = blocks("docs/correcting.md", "python")
+    own: dict[str, Any] = {"network": network, "batches": labelled([images])}
+    exec(users.replace('name="fitact"', 'name="fitact", epochs=1'), own)
+    assert torch.isfinite(own["protected"](images)).all()
     names: dict[str, Any] = {"dataclass": dataclass, "torch": torch, "__name__": "documented"}
     names |= vars(correcting) | vars(placement) | vars(calls)
     exec(source, names)

@@ -39,6 +39,15 @@ def tiny_network(classes: int = 4, channels: int = 3, seed: int = 0) -> nn.Modul
     return network.eval().requires_grad_(False)
 
 
+def balanced_network(images: Tensor) -> nn.Module:
+    """``tiny_network`` of 4 classes whose head gives each of them to many of the images."""
+    network = tiny_network()
+    feature = network[:-1](images)
+    network[-1].weight.copy_(torch.eye(4) / feature.std(0))
+    network[-1].bias.copy_(-feature.mean(0) / feature.std(0))
+    return network
+
+
 def labelled(batches: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Batches as a protection is fitted to them, all of class 0."""
     return [(batch, torch.zeros(len(batch), dtype=torch.int64)) for batch in batches]

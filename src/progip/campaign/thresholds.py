@@ -30,10 +30,10 @@ class Thresholds:
         self._method = settings.ood_method
         self._golden = golden
 
-    @cached_property
-    def clean(self) -> Evidence:
-        """Evidence of the calibration images of both populations."""
-        tables = [self._golden.tables[p, "calibration"] for p in self._method.populations]
+    def clean(self, protection: Protection) -> Evidence:
+        """Evidence of the calibration images that a protection is calibrated on."""
+        populations = [p for p in self._method.populations if p in protection.calibrated_on]
+        tables = [self._golden.tables[p, "calibration"] for p in populations]
         return golden_evidence(pa.concat_tables(tables))
 
     def of(self, protection: Protection) -> dict[str, float]:
@@ -47,7 +47,7 @@ class Thresholds:
                     "dataset.calibration=N"
                 )
             return {}
-        return dict(protection.calibrate(self.clean, gradient_vanishes=vanishes))
+        return dict(protection.calibrate(self.clean(protection), gradient_vanishes=vanishes))
 
     @cached_property
     def ood(self) -> float:

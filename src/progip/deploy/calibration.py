@@ -76,19 +76,23 @@ def guarded_detector(
             raise ProgipError("train: there is no batch of training images")
         method.fit(network, chain([first], batches))
     pipeline = Pipeline(network, method, ranges, probes)
-    clean = [
-        golden_table(pipeline, images, np.full(len(images), records.OOD_LABEL), batch_size)
-        for images in (id_images, ood_images)
+    clean = {
+        population: golden_table(
+            pipeline, images, np.full(len(images), records.OOD_LABEL), batch_size
+        )
+        for population, images in zip(records.POPULATIONS, (id_images, ood_images), strict=True)
         if images is not None
-    ]
-    scores = clean[0]["score"].to_numpy()
-    evidence = golden_evidence(pa.concat_tables(clean))
-    if not (np.isfinite(evidence["score"]).all() and np.isfinite(evidence["grad_max"]).all()):
+    }
+    scores = clean["id"]["score"].to_numpy()
+    every = pa.concat_tables(clean.values())
+    if not all(np.isfinite(every[name].to_numpy()).all() for name in ("score", "grad_max")):
         raise ProgipError(
             f"ood_method '{method.name}': a clean score or gradient is not finite; the weights, "
             "the normalisation or the method's options do not fit"
         )
     threshold = threshold_at_tpr(scores, true_positive_rate) if method.verdicts else 0.0
+    seen = [table for population, table in clean.items() if population in protection.calibrated_on]
+    evidence = golden_evidence(pa.concat_tables(seen))
     return GuardedDetector(
         network,
         method,

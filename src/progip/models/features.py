@@ -1,10 +1,14 @@
 """Finds the penultimate feature of a network."""
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from progip.errors import ProgipError
+from progip.models.calls import tensor_argument
 
 
 def penultimate_module(network: nn.Module, feature_layer: str | None = None) -> nn.Module:
@@ -34,3 +38,24 @@ def penultimate_module(network: nn.Module, feature_layer: str | None = None) -> 
             f"{', '.join(list(modules)[-4:])})"
         )
     return linear[-1]
+
+
+@contextmanager
+def input_of(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect what a module is given, call by call.
+
+    The hook comes before all others: a fault in the gradient that the module itself produces
+    must not touch the feature, whose gradient does not pass through the module.
+    """
+    captured: list[Tensor] = []
+
+    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = tensor_argument(args, kwargs)
+        if given is not None:
+            captured.append(given)
+
+    handle = module.register_forward_pre_hook(keep, prepend=True, with_kwargs=True)
+    try:
+        yield captured
+    finally:
+        handle.remove()

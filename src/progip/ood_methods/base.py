@@ -113,8 +113,8 @@ class OODMethod(Described, ABC):
 
 
 @dataclass(kw_only=True)
-class InputPerturbation(OODMethod):
-    """A detector that scores its input after a step along the gradient of its own loss.
+class GradientStep(OODMethod):
+    """A detector that moves its input one step along the sign of a gradient.
 
     Attributes:
         epsilon: size of the perturbation, in [0, 1] pixel units.
@@ -147,20 +147,8 @@ class InputPerturbation(OODMethod):
                 f"more positive numbers, got epsilon={self.epsilon}, std={list(self.std)}"
             )
 
-    def detect(self, network: nn.Module, images: Tensor, enter: EnterPass = no_pass) -> Detection:
-        images = images.detach().requires_grad_(True)
-        with torch.enable_grad():
-            enter("first_forward")
-            logits, loss = self.first_forward(network, images)
-            enter("backward")
-            gradient = self._gradient(loss, images)
-        perturbed = self.perturb(images.detach(), gradient)
-        with torch.no_grad():
-            enter("second_forward")
-            score = self.second_forward(network, perturbed)
-        return Detection(logits.detach(), gradient, perturbed, score)
-
-    def _gradient(self, loss: Tensor, images: Tensor) -> Tensor:
+    def gradient(self, loss: Tensor, images: Tensor) -> Tensor:
+        """Of the losses (B,) at the images, each of its image alone."""
         gradient = None
         if loss.requires_grad:
             (gradient,) = torch.autograd.grad(
@@ -189,6 +177,24 @@ class InputPerturbation(OODMethod):
             direction = direction / images.new_tensor(list(self.std)).view(1, -1, 1, 1)
         return images - self.epsilon * direction
 
+
+@dataclass(kw_only=True)
+class InputPerturbation(GradientStep):
+    """A detector that scores its input after a step along the gradient of its own loss."""
+
+    def detect(self, network: nn.Module, images: Tensor, enter: EnterPass = no_pass) -> Detection:
+        images = images.detach().requires_grad_(True)
+        with torch.enable_grad():
+            enter("first_forward")
+            logits, loss = self.first_forward(network, images)
+            enter("backward")
+            gradient = self.gradient(loss, images)
+        perturbed = self.perturb(images.detach(), gradient)
+        with torch.no_grad():
+            enter("second_forward")
+            score = self.second_forward(network, perturbed)
+        return Detection(logits.detach(), gradient, perturbed, score)
+
     @abstractmethod
     def first_forward(self, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, classes) and the loss per image (B,) whose gradient perturbs the image."""
@@ -196,6 +202,14 @@ class InputPerturbation(OODMethod):
     @abstractmethod
     def second_forward(self, network: nn.Module, images: Tensor) -> Tensor:
         """The score (B,) float64 of the perturbed images."""
+
+
+def finite_or_nan(score: Tensor, values: Tensor) -> Tensor:
+    """A score (B,), NaN where one of the values (B, n) it was made of is not finite.
+
+    A plain maximum would take a logit of plus infinity for the surest of inputs.
+    """
+    return score.masked_fill(~torch.isfinite(values).all(1), float("nan"))
 
 
 def check_choice(owner: str, key: str, value: str, choices: tuple[str, ...]) -> None:

@@ -1,9 +1,8 @@
 """Mahalanobis: distance of the penultimate feature to the nearest class mean."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,8 +10,7 @@ from sklearn.covariance import empirical_covariance
 from torch import Tensor, nn
 
 from progip.errors import ProgipError
-from progip.models.calls import tensor_argument
-from progip.models.features import penultimate_module
+from progip.models.features import input_of, penultimate_module
 from progip.ood_methods.base import InputPerturbation, check_choice
 
 
@@ -120,7 +118,7 @@ class Mahalanobis(InputPerturbation):
         if self.feature == "logits":
             logits = network(images)
             return logits, logits
-        with _input_of(penultimate_module(network, self.feature_layer)) as captured:
+        with input_of(penultimate_module(network, self.feature_layer)) as captured:
             logits = network(images)
         if not captured:
             raise ProgipError(
@@ -128,24 +126,3 @@ class Mahalanobis(InputPerturbation):
                 "another one with ood_method.feature_layer"
             )
         return logits, captured[0].flatten(1)
-
-
-@contextmanager
-def _input_of(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect what a module is given.
-
-    The hook comes before all others: a fault in the gradient that the module itself produces
-    must not touch the feature, whose gradient does not pass through the module.
-    """
-    captured: list[Tensor] = []
-
-    def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = tensor_argument(args, kwargs)
-        if given is not None:
-            captured.append(given)
-
-    handle = module.register_forward_pre_hook(keep, prepend=True, with_kwargs=True)
-    try:
-        yield captured
-    finally:
-        handle.remove()

@@ -13,6 +13,7 @@ import numpy as np
 
 from progip.described import Described
 from progip.errors import ProgipError
+from progip.records import POPULATIONS
 
 #: columns a protection may look at, named as in golden rows, of n executions each.
 Evidence = Mapping[str, np.ndarray]
@@ -70,9 +71,14 @@ class Protection(Described, ABC):
 
     watches: ClassVar[tuple[str, ...]] = EVIDENCE
 
+    @property
+    def calibrated_on(self) -> tuple[str, ...]:
+        """The populations whose calibration images ``calibrate`` sees; by default ID and OOD."""
+        return POPULATIONS
+
     @abstractmethod
     def calibrate(self, clean: Evidence, *, gradient_vanishes: bool) -> dict[str, float]:
-        """Thresholds from fault-free executions of the calibration images (ID and OOD).
+        """Thresholds from fault-free executions of the calibration images (``calibrated_on``).
 
         Args:
             gradient_vanishes: of the OOD method (see ``OODMethod``).

@@ -60,7 +60,7 @@ def _curves(
     """One frame a protection and option of one detector."""
     clean = executions[0].clean
     assert clean is not None  # asked before
-    usual = _evidence(clean[clean["split"] == "calibration"])
+    calibration = clean[clean["split"] == "calibration"]
     images = _evidence(clean[clean["split"] == "evaluation"])
     failing = pd.concat([e.failing for e in executions], ignore_index=True)
     weights = failing["weight"].to_numpy(np.float64)
@@ -75,6 +75,7 @@ def _curves(
             protection = protection_from((manifest.get("config") or {}).get("protection") or {})
         except ProgipError:  # a class that is not installed here; its other figures need none
             continue
+        usual = _evidence(calibration[calibration["population"].isin(protection.calibrated_on)])
         limits = manifest.get("thresholds") or {}
         faulty = protection.least_margins(_evidence(failing), usual, limits)
         quiet = protection.least_margins(images, usual, limits)
