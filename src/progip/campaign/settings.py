@@ -86,9 +86,9 @@ class SubjectSettings:
             device = torch.device(name)
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
+            called = "a GPU is called cuda" if name.startswith("gpu") else "not available here"
             raise ProgipError(
-                f"device={self.device}: not available here ({str(error).splitlines()[0]}); use "
-                "device=cpu or device=auto"
+                f"device={self.device}: {called}; use device=auto, cpu, or on a GPU cuda"
             ) from error
         if device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # a bit flip is one of IEEE float32

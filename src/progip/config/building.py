@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from progip.campaign.settings import CellSettings, SubjectSettings
 from progip.campaign.sizing import Sizing
 from progip.config.checks import check_cell, check_values
-from progip.config.names import existing
+from progip.config.names import existing, wrong_value
 from progip.config.schema import GROUPS, Schema
 from progip.errors import ProgipError
 from progip.probes import probes_named
@@ -45,7 +45,7 @@ def build(node: Any, base: type[T], group: str) -> T:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         where = f"{group}.{key}" if key else group
-        raise ProgipError(f"{where}: {str(error).splitlines()[0]}") from error
+        raise ProgipError(f"{where}: {wrong_value(error, options.get(str(key)))}") from error
 
 
 def cell_settings(cfg: DictConfig) -> CellSettings:

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
@@ -12,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from progip.config.names import existing
+from progip.config.names import a_list, existing
 from progip.errors import ProgipError
 
 
@@ -59,6 +61,27 @@ def _is_users(error: Exception) -> bool:
     return True
 
 
+def _of_hydra(text: str) -> str:
+    """What to do about a launcher or file that is not there, or no list; "" for anything else."""
+    launcher = re.search(r"'hydra/launcher/((joblib|submitit)\w*)'", text)
+    if launcher:
+        return (
+            f"launcher {launcher[1]} is not installed; install it with: "
+            f"pip install 'progip[{launcher[2]}]'"
+        )
+    single = re.match(r"Error merging override ([\w.]+)=(\S+)", text)
+    if single and "is not a ListConfig" in text:
+        return f"{single[1]}: {a_list(single[2])}"
+    wanted = re.match(r"Cannot find primary config '(.+?)'", text)
+    if wanted:
+        words = sys.argv
+        at = next((i for i, word in enumerate(words) if word in ("--config-dir", "-cd")), None)
+        folder = Path(words[at + 1]) if at is not None and at + 1 < len(words) else Path("conf")
+        names = [path.stem for path in folder.glob("*.yaml")]
+        return f"no {wanted[1]}.yaml in {folder}. {existing(wanted[1], names)}"
+    return ""
+
+
 def explain(error: BaseException) -> str:
     """One message that names the culprit and what exists instead."""
     if isinstance(error, ProgipError):
@@ -72,6 +95,10 @@ def explain(error: BaseException) -> str:
         where = f"{place.name}, line {place.line + 1}: " if place is not None else ""
         problem = getattr(error, "problem", None) or lines[0]
         return f"{where}not valid YAML ({problem}); correct the file"
+    if isinstance(error, HydraException) and (
+        said := _of_hydra(f"{' '.join(lines)} {error.__cause__}")
+    ):
+        return said
     cause = error.__cause__
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
         what = lines[0].split(". To append")[0].rstrip(".")

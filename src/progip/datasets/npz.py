@@ -66,12 +66,10 @@ class Npz(Dataset):
             folder = Path(self.folder).expanduser()
             self.require(folder.is_dir(), f"folder={self.folder}", "is not there or is no folder")
             path = folder / path
-        self.require(
-            path.is_file(),
-            f"{option}={given}",
-            f"is not at {path.absolute()}; set {option} to the file's full path, or "
-            "folder to where it is",
-        )
+        to_do = f"set {option} to the file's full path, or folder to where it is"
+        if self.folder is None and not path.is_absolute():
+            to_do = "set PROGIP_DATA or dataset.folder to the folder that holds it"
+        self.require(path.is_file(), f"{option}={given}", f"is not at {path.absolute()}; {to_do}")
         arrays = read_arrays(path)
         return self._checked(path, arrays)
 

@@ -106,10 +106,29 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         try:
             state: Any = load_file(path)
         except (safetensors.SafetensorError, OSError) as problem:
-            raise ProgipError(f"{path} is damaged or no safetensors file: {problem}") from problem
+            what = _what_it_is(path) or f"is damaged or no safetensors file: {problem}"
+            raise ProgipError(f"{path} {what}") from problem
     else:
         state = _opened(_unpickled(path), path)
     return state
+
+
+def _what_it_is(path: Path) -> str:
+    """What a file that holds no weights is instead; "" where it is nothing one would know."""
+    try:
+        start = path.read_bytes()[:400]
+        text = start.decode().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    if not text:
+        return "is empty; get it again"
+    if text.lower().startswith(("<!doctype html", "<html")):
+        return "is a web page, as a download that failed leaves; get the file itself"
+    if text.startswith("version https://git-lfs"):
+        return "is a pointer of Git LFS; get the file itself with: git lfs pull"
+    if all(character.isprintable() or character.isspace() for character in text):
+        return f"is a text file, no weights (it begins: {text.splitlines()[0][:40]!r})"
+    return ""
 
 
 def _unpickled(path: Path) -> Any:
@@ -126,9 +145,10 @@ def _unpickled(path: Path) -> Any:
                 "save model.state_dict() (of a Lightning checkpoint: what is under 'state_dict')"
             ) from problem
         reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-        raise ProgipError(
-            f"{path} is damaged or no file of torch.save ({reason[:200]}); get it again"
-        ) from problem
+        if "weights_only" in reason:  # PyTorch advises to switch off safe loading
+            reason = type(problem).__name__
+        what = f"is damaged or no file of torch.save ({reason[:200]}); get it again"
+        raise ProgipError(f"{path} {_what_it_is(path) or what}") from problem
 
 
 def _opened(content: Any, path: Path) -> dict[str, torch.Tensor]:
