@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from progip.campaign.runner import run_cell
 from progip.config import cell_folder, cell_settings, entry, register, resolved
-from progip.config.checks import check_overrides
+from progip.config.checks import check_defaults, check_overrides
 from progip.errors import ProgipError
 from progip.launching.launched import keep_command
 from progip.launching.placing import placed
@@ -27,6 +27,7 @@ register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> None:
     """One Hydra job: one cell, or a part of one."""
+    check_defaults(cfg)
     hydra, folder = HydraConfig.get(), cell_folder(cfg)
     sweep = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
     check_overrides(hydra.overrides.task, str(cfg.sampling.get("name", "")))

@@ -78,7 +78,11 @@ def test_what_a_campaign_does_not_read() -> None:
 
 def test_on_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("defaults: [config, _self_]\nruns: [1, 2\nseed: 3\n")
+    (tmp_path / "bare.yaml").write_text("name: mine\n")
+    bare = ["--config-dir", str(tmp_path), "--config-name", "bare"]
     for arguments, message in (
+        (bare, "the campaign file has no defaults"),
+        ([*bare, "runs=5"], "the campaign file has no defaults"),
         (["--config-dir", str(tmp_path), "--config-name", "broken"], "broken.yaml, line 3: not "),
         (["model.recipe.epochs=3"], "model.recipe.epochs has no effect on a campaign"),
         (["part=-1"], "part=-1: must not be negative"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from progip.config.names import NO_DEFAULTS
 from progip.errors import ProgipError
 
 #: options that running a campaign does not read, and what does
@@ -50,6 +51,12 @@ def check_cell(cfg: DictConfig) -> None:
     for key, what in (("threads", "0 leaves torch's default"), ("part", "0 is the only process")):
         if cfg[key] < 0:
             raise ProgipError(f"{key}={cfg[key]}: must not be negative; {what}")
+
+
+def check_defaults(cfg: DictConfig) -> None:
+    """Refuse a campaign file that does not stand on conf/config.yaml. Raises ProgipError."""
+    if "model" not in cfg:
+        raise ProgipError(NO_DEFAULTS)
 
 
 def check_overrides(overrides: Iterable[str], sampling: str = "") -> None:

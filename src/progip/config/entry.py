@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from progip.config.names import a_list, existing
+from progip.config.names import NO_DEFAULTS, a_list, existing
 from progip.errors import ProgipError
 
 
@@ -104,6 +104,8 @@ def explain(error: BaseException) -> str:
         what = lines[0].split(". To append")[0].rstrip(".")
         parent, key = cause.parent_node, str(cause.key)
         if isinstance(parent, DictConfig) and key not in parent:
+            if "model" not in parent and "hydra" in parent:  # the whole, without conf/config.yaml
+                return NO_DEFAULTS
             return f"{what}. {existing(key, [str(name) for name in parent])}"
         return what if str(cause).splitlines()[0] in what else f"{what}: {cause}".splitlines()[0]
     if isinstance(error, HydraException):

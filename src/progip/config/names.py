@@ -3,6 +3,11 @@
 import difflib
 from typing import Any
 
+NO_DEFAULTS = (
+    "the campaign file has no defaults, so there is no cell to run; begin it with the lines "
+    "'defaults:', '  - config' and '  - _self_'"
+)
+
 
 def existing(key: str, names: list[str]) -> str:
     """What there is, the closest names first."""
