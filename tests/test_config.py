@@ -65,7 +65,11 @@ NEEDS = {
     "ood_method=generalised_odin": DECOMPOSED,
     "protection=open_set": ["probes=[largest_logit]"],
     # searches that take hours at their published size
-    **{f"protection={name}": [*SMALL, *more] for name, more in SEARCHES.items()},
+    **{
+        f"protection={name}{short}": [*SMALL, *more]
+        for name, more in SEARCHES.items()
+        for short in ("", "_short")
+    },
 }
 
 
@@ -98,7 +102,17 @@ def test_every_option_builds_and_is_called_by_its_file_name(
     assert component.name == expected
 
 
-@pytest.mark.parametrize("model", options("model"))
+#: deeper and wider ones of a class of which another one is run
+ALIKE = ("resnet32", "resnet44", "resnet56", "resnet18")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ())
+        for name in options("model")
+    ],
+)
 def test_every_model_runs_one_tiny_cell(tmp_path: Path, model: str, photographs: list[str]) -> None:
     if model == "digits_resnet":
         assert run_one(tmp_path, f"model={model}") == 4

@@ -10,8 +10,8 @@ from progip.campaign.runner import run_cell
 from progip.config import cell_settings, composed, resolved
 from progip.report import Campaign
 from progip.report.figures.number_formats import number_formats
+from progip.report.figures.sweep import sweep
 from progip.report.sections.layers import layers_section
-from progip.report.writing import write_report
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMATS = ("fp32", "integer", "fixed_point", "bf16")
@@ -79,10 +79,10 @@ def test_the_figure_adds_up_to_the_rates(campaign: Campaign, rows: pd.DataFrame)
     assert "parity" in [text.get_text() for text in drawing.legends[0].get_texts()]
 
 
-def test_the_sweep_tells_formats_apart(campaign: Campaign, folder: Path) -> None:
-    write_report(folder)
-    sweep = pd.read_csv(folder / "report/sweep.csv")
-    assert {f"digits_resnet{more}" for more in ("", " bf16", " integer_8")} <= set(sweep["model"])
+def test_the_sweep_tells_formats_apart(campaign: Campaign) -> None:
+    (figure,) = sweep(campaign)
+    found = set(figure.data["model"])
+    assert {f"digits_resnet{more}" for more in ("", " bf16", " integer_8")} <= found
 
 
 def test_one_format_needs_no_comparison(folder: Path, tmp_path: Path) -> None:
