@@ -1,5 +1,7 @@
 """Accuracy against error rate: the figures of Amarnath et al. (ML Safety workshop, 2022)."""
 
+import textwrap
+
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
@@ -13,6 +15,7 @@ from progip.report.figures.base import Figure, in_words
 from progip.report.sections.error_rates import curve_title
 
 TITLE = "Accuracy against error rate"
+TITLE_WIDTH = 52  # characters of a line above half a page
 CAPTION = (
     "Share of inferences with the right class against the probability that a neuron is hit in one "
     "inference (in memory: that a bit is faulty), with 95 % intervals over fault maps; the dotted "
@@ -73,7 +76,7 @@ def draw(data: pd.DataFrame) -> Drawing:
             panel.axhline(100 * part["clean_accuracy"].iloc[0], color=look.color, lw=0.6, ls=":")
         about = dict(zip(shared, curve, strict=True))
         title = curve_title({"number_format": USUAL["number_format"], **about})
-        panel.set_title(title, loc="left", fontsize=8)
+        panel.set_title(textwrap.fill(title, TITLE_WIDTH), loc="left", fontsize=8)
         panel.set_xscale("log")
         panel.set_ylim(-2, 103)
         stays = about["fault_pass"] == EVERY_PASS
