@@ -44,7 +44,7 @@ demo: $(VENV)/.base  ## a real campaign on the embedded digits, offline, and its
 	$(RUN) demo
 	$(REPORT) outputs/demo
 
-test: check  ## style, types, layers and the tests (under 10 minutes on 2 cores)
+test: check  ## style, types, layers and the tests (15 to 40 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
 
 test-all: check  ## the same with the slow tests
@@ -164,7 +164,7 @@ figure-formats: $(VENV)/.base sample-data  ## mismatches and DeltaLoss by number
 FORMATS = PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) format_accuracy $(if $(IMAGES),dataset.limit=$(IMAGES))
 
 table-format-accuracy: $(VENV)/.base sample-data  ## accuracy by kind and width of the number format (GoldenEye): PROGIP_DATA=FOLDER
-	$(FORMATS) number_format.exponent=2,3,4,5 number_format.fraction=1,2,3,5,7
+	$(FORMATS) number_format.saturate=true number_format.exponent=2,3,4,5 number_format.fraction=1,2,3,5,7
 	$(FORMATS) number_format=fixed_point number_format.word=8,12,16 number_format.fraction=2,4,6
 	$(FORMATS) number_format=integer number_format.width=4,6,8,12,16
 	$(FORMATS) number_format=block_fp number_format.width=6,8,12 number_format.exponent=3,4
