@@ -157,7 +157,7 @@ class Mutates(Energy):
 
 
 class NoGradient(ODIN):
-    def _gradient(self, loss: Tensor, images: Tensor) -> Tensor:
+    def gradient(self, loss: Tensor, images: Tensor) -> Tensor:
         return torch.zeros_like(images)
 
 

@@ -52,7 +52,7 @@ def test_an_unknown_campaign_file_lists_those_there_are(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is empty"),
+        (b"", "(empty)"),
         (b"<!DOCTYPE html><html>404</html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
         (b"accuracy: 93 %\n", "is a text file, no weights (it begins: 'accuracy: 93 %')"),

@@ -136,14 +136,14 @@ def test_openmax_equals_pytorch_ood(training: Tensor) -> None:
     """With the same Weibull fit: theirs ends where scipy's search from its own start does."""
     right = training.argmax(1) == torch.arange(400) % 4
     theirs = TheirOpenMax(None, tailsize=20, alpha=4)
-    theirs.fit_features(training[right], (torch.arange(400) % 4)[right])
+    theirs.fit_logits(training[right], (torch.arange(400) % 4)[right])
     method = fitted(training, alpha=4)
     for klass, model in theirs._openmax.distributions.items():
         assert model.min_val == pytest.approx(method.state()["least"][klass].item(), rel=1e-5)
         model.c, model.scale = (method.state()[n][klass].item() for n in ("shape", "scale"))
     z = training[:80] * 0.7
     assert len(z.argmax(1).unique()) == 4  # it measures distances to the batch's classes alone
-    expected = -theirs.predict_features(z)
+    expected = -theirs.predict_logits(z)
     torch.testing.assert_close(
         method.score(nn.Flatten(), z), expected.double(), rtol=1e-3, atol=1e-9
     )

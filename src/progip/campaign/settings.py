@@ -88,7 +88,7 @@ class SubjectSettings:
         except (RuntimeError, AssertionError) as error:
             called = "a GPU is called cuda" if name.startswith("gpu") else "not available here"
             raise ProgipError(
-                f"device={self.device}: {called}; use device=auto, cpu, or on a GPU cuda"
+                f"device={self.device}: {called}; use device=auto, device=cpu or, on a GPU, cuda"
             ) from error
         if device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # a bit flip is one of IEEE float32

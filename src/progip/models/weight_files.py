@@ -121,7 +121,7 @@ def _what_it_is(path: Path) -> str:
     except (OSError, UnicodeDecodeError):
         return ""
     if not text:
-        return "is empty; get it again"
+        return "is damaged (empty); get it again"
     if text.lower().startswith(("<!doctype html", "<html")):
         return "is a web page, as a download that failed leaves; get the file itself"
     if text.startswith("version https://git-lfs"):
