@@ -44,7 +44,7 @@ demo: $(VENV)/.base  ## a real campaign on the embedded digits, offline, and its
 	$(RUN) demo
 	$(REPORT) outputs/demo
 
-test: check  ## style, types, layers and the tests (15 to 40 minutes on 2 cores)
+test: check  ## style, types, layers and the tests (12 to 35 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
 
 test-all: check  ## the same with the slow tests
