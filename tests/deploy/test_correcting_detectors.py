@@ -119,7 +119,14 @@ def test_functions_are_found_by_tracing_or_refused_by_name(images: Tensor, tmp_p
     loaded = load_protected(tmp_path / "f.safetensors", network, protections()[1])
     faulty(loaded)
     assert torch.isfinite(loaded(images)).all()
-    with pytest.raises(ProgipError, match=r"Branching|relu as a function.*cannot be traced"):
+    detector = guarded_detector(
+        network, method_of("odin"), protections()[1], train=train(images), id_images=images[:24]
+    )
+    save_detector(detector, tmp_path / "d.safetensors")
+    again = load_detector(tmp_path / "d.safetensors", network, method_of("odin"), protections()[1])
+    for one, other in zip(detector(images), again(images), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ProgipError, match=r"relu as a function.*cannot be traced"):
         protected_network(Branching().eval(), protections()[1], train(images))
 
 

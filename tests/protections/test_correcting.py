@@ -284,17 +284,15 @@ def test_wrong_options(options: dict[str, Any]) -> None:
 
 
 def test_what_cannot_be_fitted_or_protected_is_refused(images: Tensor) -> None:
-    network = tiny_network()
+    network, head = tiny_network(), nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
     with pytest.raises(ProgipError, match="at least 2 training images, got 1"):
         gradient().fit(network, labelled([images[:1]]))
     with pytest.raises(ProgipError, match="its clean outputs are not finite"):
         gradient().fit(network, labelled([images * float("inf")]))
     with pytest.raises(ProgipError, match="no layer before its last"):
-        gradient().fit(
-            nn.Sequential(nn.Flatten(), nn.Linear(192, 2), nn.ReLU()), labelled([images])
-        )
+        gradient().fit(nn.Sequential(head, nn.ReLU()), labelled([images]))
     with pytest.raises(ProgipError, match=r"no activation that is a module.*with_own_modules"):
-        gradient().fit(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), labelled([images]))
+        gradient().fit(head, labelled([images]))
     state = gradient().fit(network, labelled([images]))
     with pytest.raises(ProgipError, match="another network"):
         gradient().protect(Other(), state)

@@ -14,7 +14,7 @@ from progip.models.loading import weights_fingerprint
 from progip.models.rewrite import with_own_modules
 from progip.protections.bounded.base import BoundedActivation
 from progip.protections.bounded.sites import functional_relus
-from progip.protections.correcting import Correcting, learnt_by, protected_with
+from progip.protections.correcting import Correcting, State, learnt_by, protected_with
 
 KEY = "protected_network"
 
@@ -85,6 +85,11 @@ def load_protected(path: str | Path, network: nn.Module, protection: Correcting)
             f"{path} was made with another protection or other options "
             f"({', '.join(other) or 'class'}); give the same, or protect the network again"
         )
+    return protected_again(network, protection, state)
+
+
+def protected_again(network: nn.Module, protection: Correcting, state: State) -> nn.Module:
+    """The copy that ``protected_network`` made, from what the protection had learnt."""
     layers = {key.rpartition("#")[0] for key in state if "#" in key}
     if not layers <= {name for name, _ in network.named_modules()}:  # its relus were functions
         network = with_own_modules(network)

@@ -10,12 +10,13 @@ from torch import nn
 
 from progip.campaign.settings import identity
 from progip.deploy.detector import GuardedDetector
+from progip.deploy.protecting import protected_again
 from progip.engine.ranges import RangeTable
 from progip.errors import ProgipError
 from progip.models.loading import weights_fingerprint
 from progip.ood_methods.base import OODMethod
 from progip.protections.base import Protection
-from progip.protections.correcting import Correcting, learnt_by, protected_with
+from progip.protections.correcting import Correcting, learnt_by
 
 KEY = "guarded_detector"
 SCHEMA_VERSION = 1
@@ -83,7 +84,7 @@ def load_detector(
             )
     learnt = {k.removeprefix(PROTECTION): t for k, t in state.items() if k.startswith(PROTECTION)}
     if isinstance(protection, Correcting):
-        network = protected_with(network, protection, learnt)
+        network = protected_again(network, protection, learnt)
     method.load_state({k: t for k, t in state.items() if not k.startswith(PROTECTION)})
     return GuardedDetector(
         network,

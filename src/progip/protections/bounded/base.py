@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from progip.described import WORKS
 from progip.errors import ProgipError
 from progip.models.calls import Call, hook_calls
+from progip.options import check_read
 from progip.protections.bounded.data import SearchData, collected
 from progip.protections.bounded.replacement import NAN_POLICIES, REPLACEMENTS, bounded
 from progip.protections.correcting import (
@@ -68,6 +69,7 @@ class BoundedActivation(Correcting):
             "nan_policy": NAN_POLICIES,
         }
         check_choices(self, choices)
+        check_read(self, f"protection '{self.name}'", {"slope": ("replacement", ("soft_zero",))})
         self._must("slope", self.slope > 0, "must be above 0")
         self._must("images", self.images >= 1, "must be at least 1")
         self._must("validation", self.validation >= 0, "must not be negative")

@@ -33,6 +33,10 @@ class RangerBound(BoundedActivation):
 
     validation: int = 0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._must("validation", self.validation == 0, "has no effect: nothing is chosen; leave it")
+
     def search(self, network: nn.Module, data: SearchData, checkpoint: Checkpoint) -> Bounds:
         calls = relu_calls(self.name, network, data.pair)
         return maxima(network, calls, data.images, self.granularity)
