@@ -171,7 +171,7 @@ table-format-accuracy: $(VENV)/.base sample-data  ## accuracy by kind and width 
 	$(FORMATS) number_format=adaptive_fp number_format.width=6,8,12 number_format.exponent=3,4
 	$(REPORT) outputs/format_accuracy
 
-BOUNDED := bounded_resnet20 bounded_resnet56
+BOUNDED := bounded_resnet20 bounded_resnet56 bounded_densenet
 
 bounded-campaigns: $(VENV)/.base sample-data
 	for campaign in $(BOUNDED); do \
