@@ -56,6 +56,11 @@ NEEDS = {
     "fault_model=bit_error_rate": ["pass=all"],
     "fault_model=listed": ["pass=all", "fault_model.images_per_map=4"],
     "fault_model=metadata_bit": ["number_format=integer"],
+    "fault_model=parameter_metadata_bit": [
+        "pass=all",
+        "number_format=integer",
+        "number_format.quantise=[weights]",
+    ],
     "pass=all": ["fault_model=parameter_bit"],
     # ProGIP, the default, watches a gradient
     **{

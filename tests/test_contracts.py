@@ -22,8 +22,9 @@ from progip.contracts import (
     check_probe,
     check_protection,
 )
-from progip.contracts.fault_model import SITES
+from progip.contracts.fault_model import PARAMETERS, SITES
 from progip.fault_models.base import FaultModel
+from progip.fault_models.metadata_bit import InRegisters
 from progip.number_formats.base import NumberFormat
 from progip.number_formats.integer import Integer
 from progip.ood_methods.base import OODMethod
@@ -82,8 +83,9 @@ def test_fault_models(name: str) -> None:
     if model.many:
         model.rate = 0.01
     code = Integer(name="int8", width=8, scale=1.0)
-    held = [replace(site, format=code) for site in SITES]
-    check_fault_model(model, held if name == "metadata_bit" else None)
+    sites = SITES if model.scope == "row" else PARAMETERS
+    held = [replace(site, format=code) for site in sites]
+    check_fault_model(model, held if isinstance(model, InRegisters) else None)
 
 
 def groups_of(folder: Path) -> Path:

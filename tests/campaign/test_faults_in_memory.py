@@ -149,6 +149,22 @@ def test_metadata_scales_a_whole_block(run) -> None:
     assert (rows["faulty_score"] != rows["golden_score"]).any()
 
 
+def test_metadata_of_a_weight_scales_its_block_for_a_round(run, tmp_path: Path) -> None:
+    shared = ("number_format=block_fp", "number_format.width=10", "number_format.block=channel",
+              "number_format.quantise=[weights]", "fault_model=parameter_metadata_bit", "pass=all",
+              "fault_model.images_per_map=25", "sizing.maps=6", "self_check=1")  # fmt: skip
+    rows = run(*shared)
+    assert set(rows["field"]) == {"metadata"}
+    assert set(rows["target"]) == {"weight"}
+    flipped = rows["value_before"].astype(int) ^ rows["value_after"].astype(int)
+    assert (flipped == 2 ** rows["bit"].astype(int)).all()
+    assert (rows.groupby("map_id")[["layer", "neuron", "bit"]].nunique() == 1).all().all()
+    assert (rows["faulty_score"] != rows["golden_score"]).any()
+    assert_frame_equal(run(*shared, "name=whole", "executor=reference"), rows)
+    assert not replay(settings_of(tmp_path, *shared), 140).differences
+    assert "metadata" in write_report(tmp_path / "campaign")
+
+
 @pytest.mark.parametrize(
     ("overrides", "why"),
     [
@@ -163,6 +179,10 @@ def test_metadata_scales_a_whole_block(run) -> None:
         (("number_format=fixed_point", "number_format.fraction=40"), "fraction"),
         (("number_format=integer", "number_format.scale=0"), "scale=0"),
         (("fault_model=metadata_bit",), "no metadata"),
+        (
+            ("fault_model=parameter_metadata_bit", "pass=all", "number_format=integer"),
+            "the weight of layer 'conv1' is held in 'fp32', .* with weights in number_format.quant",
+        ),
         (("number_format=block_fp", "number_format.width=10", "number_format.block=tensor"), "mix"),
     ],
 )

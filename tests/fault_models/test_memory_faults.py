@@ -2,15 +2,19 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
+from torch import nn
 
 from progip.contracts import check_fault_model
 from progip.errors import ProgipError
 from progip.fault_models.base import Site
 from progip.fault_models.bit_error_rate import BitErrorRate
 from progip.fault_models.listed import ListedFaults
-from progip.fault_models.metadata_bit import MetadataBit
+from progip.fault_models.metadata_bit import MetadataBit, ParameterMetadataBit
 from progip.fault_models.parameter_bit import ParameterBit
+from progip.fault_models.parameters import Memory, parameter_sites
+from progip.number_formats.block_fp import BlockFP
 from progip.number_formats.integer import Integer
 from progip.storage.fault_lists import read_list
 
@@ -90,6 +94,37 @@ def test_metadata_registers() -> None:
     plain = [Site("conv", 0, "Conv2d", (4, 6, 6), 144, 1, ("Conv2d",))]
     with pytest.raises(ProgipError, match="'fp32', which has no metadata"):
         model.select(plain)
+
+
+@pytest.mark.parametrize("effect", ["flip", "stuck_at_0", "stuck_at_1"])
+def test_metadata_of_parameters(effect: str) -> None:
+    """By hand: another exponent in its register scales a channel by a power of 2."""
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 2, 3))
+    network = network.to(memory_format=torch.channels_last)
+    code = BlockFP(name="bfp", width=10, exponent=5, block="channel", quantise=["weights"])
+    code.prepare(network, list)
+    sites = parameter_sites(network, {"0": 1, "1": 1})
+    model = ParameterMetadataBit(name="metadata", effect=effect)
+    check_fault_model(model, sites)
+    chosen = model.select(sites)
+    assert [(site.layer, site.neurons, site.bits) for site in chosen] == [("0", 3, 5), ("1", 2, 5)]
+    plan = model.plan(chosen, 1, 0, "cell", 0, 40)
+    memory = Memory(network, chosen)
+    for number in range(len(plan)):
+        row = plan.slice(number, 1)
+        (at,), (block,), (bit,) = (row[n].to_pylist() for n in ("layer", "neuron", "bit"))
+        weight = network[int(at)].weight.detach()
+        clean = weight.clone()
+        own = int(code.metadata(clean[None])[0, block])
+        faulty = {"flip": own ^ 1 << bit, "stuck_at_0": own & ~(1 << bit)}.get(
+            effect, own | 1 << bit
+        )
+        with memory.faulty(model.hits(chosen, row, 0, "cell")) as written:
+            expected = clean.clone()
+            expected[block] *= 2.0 ** (faulty - own)
+            assert torch.equal(weight, expected)
+            assert (written.before[0], written.after[0]) == (own, faulty)
+        assert torch.equal(weight, clean)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,23 @@ class Written:
     after: np.ndarray
 
 
+@dataclass(frozen=True)
+class Change:
+    """What some hits of one parameter do to its memory.
+
+    Attributes:
+        places: (n,) int64, in ``flat`` memory.
+        values: (n,) that are there then.
+        before, after: (hits,) float32, what each hit value, or register of values, stands for
+            without and with its fault.
+    """
+
+    places: Tensor
+    values: Tensor
+    before: Tensor
+    after: Tensor
+
+
 class Memory:
     """The parameters of a network that hold faults for a while.
 
@@ -68,19 +85,44 @@ class Memory:
         ]
         self._fingerprint = weights_fingerprint(network)
 
-    def values(self, site: int, hits: Hits, chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Places in memory, values without and with the faults of some hits of one parameter."""
-        parameter, about = self.parameters[site], self._sites[site]
-        neurons = hits.neuron[chosen]
-        where = np.unravel_index(neurons, about.shape) if about.shape else ()
-        places = torch.from_numpy(np.dot(parameter.stride(), where)).to(parameter.device)
+    def change(self, site: int, hits: Hits, chosen: np.ndarray) -> Change:
+        """What some hits do to one parameter; nothing is written.
+
+        Args:
+            site: position among the sites.
+            chosen: positions of its hits.
+        """
+        about, parameter = self._sites[site], self.parameters[site]
+        number_format, neurons = about.format, hits.neuron[chosen]
+        if about.of_metadata:
+            return self._change_of_registers(site, hits, chosen)
+        places = self._places(site, neurons)
         before = flat(parameter)[places]
-        metadata = registers(about.format, parameter[None], np.zeros_like(neurons), neurons)
-        codes = about.format.encode(before, metadata)
-        if hits.clear is not None:
-            codes = codes & ~_words(hits.clear[chosen], codes)
-        codes = codes ^ _words(hits.mask[chosen], codes)
-        return places, before, about.format.decode(codes, metadata)
+        metadata = registers(number_format, parameter[None], np.zeros_like(neurons), neurons)
+        codes = _hit(number_format.encode(before, metadata), hits, chosen)
+        after = number_format.decode(codes, metadata)
+        return Change(places, after, before, after)
+
+    def _change_of_registers(self, site: int, hits: Hits, chosen: np.ndarray) -> Change:
+        """Every value of the blocks whose register is hit, decoded with what it then holds."""
+        number_format, parameter = self._sites[site].format, self.parameters[site]
+        found = number_format.metadata(parameter[None])
+        assert found is not None
+        own = found[0]
+        hit = torch.from_numpy(hits.neuron[chosen]).to(own.device)
+        faulty = own.clone()
+        faulty[hit] = _hit(own[hit], hits, chosen)
+        block = np.arange(parameter.numel()) * len(own) // parameter.numel()
+        neurons = np.flatnonzero(np.isin(block, hits.neuron[chosen]))
+        places, of = self._places(site, neurons), torch.from_numpy(block[neurons]).to(own.device)
+        codes = number_format.encode(flat(parameter)[places], own[of])
+        before, after = (number_format.metadata_values(r[hit]) for r in (own, faulty))
+        return Change(places, number_format.decode(codes, faulty[of]), before, after)
+
+    def _places(self, site: int, neurons: np.ndarray) -> Tensor:
+        parameter = self.parameters[site]
+        where = np.unravel_index(neurons, tuple(parameter.shape)) if parameter.dim() else ()
+        return torch.from_numpy(np.dot(parameter.stride(), where)).to(parameter.device)
 
     @contextmanager
     def faulty(self, hits: Hits) -> Iterator[Written]:
@@ -95,12 +137,13 @@ class Memory:
         try:
             for site in np.unique(hits.site).tolist():
                 chosen = np.flatnonzero(hits.site == site)
-                places, old, new = self.values(site, hits, chosen)
+                change = self.change(site, hits, chosen)
                 kept.append((site, self.parameters[site].clone()))
                 memory = flat(self.parameters[site])
-                memory[places] = new
-                written.append((memory, places))
-                before[chosen], after[chosen] = old.cpu().numpy(), new.cpu().numpy()
+                memory[change.places] = change.values
+                written.append((memory, change.places))
+                before[chosen] = change.before.cpu().numpy()
+                after[chosen] = change.after.cpu().numpy()
             yield Written(before, after)
         finally:
             for (site, whole), (memory, places) in zip(kept, written, strict=False):
@@ -125,6 +168,13 @@ def flat(tensor: Tensor) -> Tensor:
 
 def _bits(tensor: Tensor) -> Tensor:
     return tensor.view(torch.int32)
+
+
+def _hit(codes: Tensor, hits: Hits, chosen: np.ndarray) -> Tensor:
+    """Codes with the bits that hits clear and flip."""
+    if hits.clear is not None:
+        codes = codes & ~_words(hits.clear[chosen], codes)
+    return codes ^ _words(hits.mask[chosen], codes)
 
 
 def _words(words: np.ndarray, like: Tensor) -> Tensor:

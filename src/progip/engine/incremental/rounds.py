@@ -162,9 +162,9 @@ class IncrementalRounds:
         changed: dict[int, Any] = {}
         for site in np.unique(hits.site).tolist():
             chosen = np.flatnonzero(hits.site == site)
-            places, _, after = self._memory.values(site, hits, chosen)
+            change = self._memory.change(site, hits, chosen)
             value = self._memory.parameters[site].clone()
-            flat(value)[places] = after
+            flat(value)[change.places] = change.values
             changed |= dict.fromkeys(self._nodes[site], value)
         constants = self.traced.constants
         for site in np.unique(hits.site).tolist():
@@ -181,9 +181,9 @@ class IncrementalRounds:
         return changed
 
     def _written(self, hits: Hits) -> tuple[float, float]:
-        """The one value of a map without and with its fault."""
-        _, before, after = self._memory.values(int(hits.site[0]), hits, np.arange(1))
-        return float(before[0]), float(after[0])
+        """What the one value or register of a map stands for without and with its fault."""
+        change = self._memory.change(int(hits.site[0]), hits, np.arange(1))
+        return float(change.before[0]), float(change.after[0])
 
 
 class _ParameterPropagation(Propagation):
