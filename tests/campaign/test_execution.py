@@ -53,7 +53,7 @@ def test_what_cannot_be_traced_is_executed_by_the_reference(
     def refuse(*_: object) -> None:
         raise NotTraceable("control flow depends on values")
 
-    monkeypatch.setattr(subject, "Traced", refuse)
+    monkeypatch.setattr(subject, "loaded_or_traced", refuse)
     subject._ready.clear()
     with caplog.at_level(logging.WARNING):
         assert_frame_equal(run("runs=40", "name=untraced"), expected)

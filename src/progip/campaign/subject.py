@@ -9,11 +9,12 @@ import torch
 
 from progip.batch_axis import IMAGES_FIRST
 from progip.campaign.golden import Golden, golden_work
+from progip.campaign.memory import give_back_memory
 from progip.campaign.network_under_test import NetworkUnderTest
 from progip.campaign.settings import SubjectSettings
 from progip.campaign.thresholds import Thresholds
 from progip.engine.clean_values import CleanValues
-from progip.engine.incremental import NotTraceable, Traced
+from progip.engine.incremental import NotTraceable, Traced, loaded_or_traced
 from progip.engine.pipeline import Pipeline
 from progip.engine.reference import ReferenceExecutor
 from progip.engine.sites import LeftOut, Survey, survey
@@ -25,6 +26,7 @@ from progip.models.calls import Call
 from progip.protections.base import Protection
 from progip.protections.correcting import Correcting, corrected_calls
 from progip.protections.placement import nothing_to_check
+from progip.storage.content_cache import cache_folder, content_key
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +71,23 @@ class Subject:
     @cached_property
     def traced(self) -> Traced | NotTraceable:
         """The detector as one graph for the incremental executor, or why there is none."""
-        batch = self.tested.images["id"][: self.tested.batch_size]
+        tested = self.tested
+        batch = tested.images["id"][: tested.batch_size]
+        content = {
+            **tested.identity,
+            "code": tested.code,
+            "ranges": self.golden.ranges.to_json(),
+            "shape": list(batch.shape),
+        }
+        key = content_key(content, batch, tested.batch_size)
         try:
-            return Traced(self.pipeline, batch)
+            return loaded_or_traced(
+                self.pipeline, batch, cache_folder("graphs") / f"{key}.safetensors"
+            )
         except NotTraceable as reason:
             return reason
+        finally:
+            give_back_memory()
 
     @cached_property
     def survey(self) -> Survey:

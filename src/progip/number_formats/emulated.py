@@ -23,7 +23,8 @@ _LIBRARY = torch.library.Library("progip", "FRAGMENT")
 _LIBRARY.define("quantise(Tensor values, int number) -> Tensor")
 _LIBRARY.impl("quantise", lambda v, n: _CONVERSIONS[n](v), "CompositeExplicitAutograd")
 CONVERT = torch.ops.progip.quantise.default
-_CONVERSIONS: list[Callable[[Tensor], Tensor]] = []
+#: by a number that names what they do, so that a graph with such numbers can be kept in a file
+_CONVERSIONS: dict[int, Callable[[Tensor], Tensor]] = {}
 
 
 @dataclass(kw_only=True)
@@ -100,7 +101,13 @@ class Emulated(NumberFormat):
                 held = getattr(module, HELD)
                 for what in tensors:
                     held[what] = self._of_layer(name, what, scales)
-                _wrap(module, {w: _conversion(held[w], f"{name} {w}", self) for w in tensors})
+                _wrap(
+                    module,
+                    {
+                        w: _Conversion(held[w], f"{name} {w}", self.rounding, self.seed)
+                        for w in tensors
+                    },
+                )
         return network
 
     def _chosen(self, module: nn.Module) -> bool:
@@ -120,7 +127,8 @@ class Emulated(NumberFormat):
                 )
             largest = float(values.abs().max()) if values.numel() else 0.0
             held = self.bind(largest or 1.0)  # zeros are held exactly, whatever the scale
-            values.copy_(_conversion(held, f"{name} {own}", self)(values[None])[0])
+            conversion = _Conversion(held, f"{name} {own}", self.rounding, self.seed)
+            values.copy_(conversion(values[None])[0])
             getattr(module, HELD)[own] = held
 
     def _of_layer(self, name: str, what: str, scales: dict[tuple[str, str], float]) -> NumberFormat:
@@ -142,28 +150,40 @@ def held_in(module: nn.Module, what: str, usual: NumberFormat) -> NumberFormat:
     return found
 
 
-def _conversion(
-    number_format: NumberFormat, place: str, options: Emulated
-) -> Callable[[Tensor], Tensor]:
-    """Rounds a batch of tensors of one place to the format."""
-    dithers: dict[tuple[int, ...], Tensor] = {}
+@dataclass(frozen=True)
+class _Conversion:
+    """Rounds a batch of tensors of one place to a format."""
 
-    def dither(values: Tensor) -> Tensor | None:
-        if options.rounding == "nearest":
-            return None
-        shape = tuple(values.shape[1:])
-        if shape not in dithers:
-            key = hashlib.blake2b(f"{options.seed}|{place}".encode(), digest_size=7).digest()
-            draw = torch.Generator().manual_seed(int.from_bytes(key, "little"))
-            dithers[shape] = torch.rand(shape, generator=draw)
-        return dithers[shape].to(values.device)
+    number_format: NumberFormat
+    place: str
+    rounding: str
+    seed: int
+    _dithers: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
-    def convert(values: Tensor) -> Tensor:
-        metadata = spread(number_format.metadata(values), values)
-        found = number_format.quantised(values, metadata, dither(values))
+    def __call__(self, values: Tensor) -> Tensor:
+        metadata = spread(self.number_format.metadata(values), values)
+        found = self.number_format.quantised(values, metadata, self._dither(values))
         return values.clone() if found is values else found
 
-    return convert
+    def _dither(self, values: Tensor) -> Tensor | None:
+        if self.rounding == "nearest":
+            return None
+        shape = tuple(values.shape[1:])
+        if shape not in self._dithers:
+            draw = torch.Generator().manual_seed(_digest(f"{self.seed}|{self.place}"))
+            self._dithers[shape] = torch.rand(shape, generator=draw)
+        return self._dithers[shape].to(values.device)
+
+    def numbered(self) -> int:
+        """Its number in ``_CONVERSIONS``, the same in every process."""
+        number = _digest(repr(self))
+        while _CONVERSIONS.setdefault(number, self) != self:  # a class of the same name
+            number += 1
+        return number
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")
 
 
 class _Convert(torch.autograd.Function):
@@ -192,14 +212,10 @@ class _ConvertGradient(torch.autograd.Function):
         return CONVERT(gradients[0], ctx.number), None
 
 
-def _wrap(module: nn.Module, conversions: dict[str, Callable[[Tensor], Tensor]]) -> None:
+def _wrap(module: nn.Module, conversions: dict[str, _Conversion]) -> None:
     """Let a module round what it is given and what it gives, before any hook sees it."""
     kind: type[nn.Module] = type(module)
-    number = {}
-    for what in ("inputs", "outputs", "gradients"):
-        if what in conversions:
-            number[what] = len(_CONVERSIONS)
-            _CONVERSIONS.append(conversions[what])
+    number = {what: conversion.numbered() for what, conversion in conversions.items()}
 
     def forward(self: nn.Module, first: Any, *args: Any, **kwargs: Any) -> Any:
         if "gradients" in number and isinstance(first, Tensor) and first.requires_grad:

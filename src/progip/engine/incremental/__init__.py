@@ -6,6 +6,7 @@ fault and leave it where they have become equal, bit for bit, to the golden run.
 
 from progip.engine.incremental.executor import IncrementalExecutor
 from progip.engine.incremental.rounds import IncrementalRounds
+from progip.engine.incremental.stored import loaded_or_traced
 from progip.engine.incremental.tracing import NotTraceable, Traced
 
-__all__ = ["IncrementalExecutor", "IncrementalRounds", "NotTraceable", "Traced"]
+__all__ = ["IncrementalExecutor", "IncrementalRounds", "NotTraceable", "Traced", "loaded_or_traced"]

@@ -89,6 +89,7 @@ class Node:
         inputs: the nodes among them, without those whose values do not matter.
         layout: where the rows lie; None for a tuple, which only ``getitem`` nodes read.
         site: number of the mark this node is, -1 for none.
+        replaces: the operation that ``target`` is a cheaper form of; None where it is itself.
     """
 
     target: Callable[..., Any] | None
@@ -97,6 +98,7 @@ class Node:
     inputs: tuple[int, ...]
     layout: Layout | None = None
     site: int = -1
+    replaces: Callable[..., Any] | None = None
 
 
 def map_refs(value: Any, replace: Callable[[int], Any]) -> Any:

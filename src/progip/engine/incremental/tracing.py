@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from progip.batch_axis import Undecided, possible_axes
+from progip.batch_axis import IMAGES_FIRST, Undecided, possible_axes
 from progip.engine.incremental.graph import (
     Layout,
     Node,
     NotTraceable,
     Ref,
+    map_refs,
     refs,
     same_bits,
     value_free,
@@ -41,6 +42,7 @@ class Traced:
             columns of the range excesses of the first and of the second forward pass.
         measured: names of the probes that measured something, in the order of these nodes.
         sites: the node of every mark.
+        dummies: arguments of which only the shape matters, by shape, stride and type.
 
     Raises:
         NotTraceable: control flow depends on values, the batch mixes, or kernels give a row other
@@ -48,6 +50,17 @@ class Traced:
     """
 
     def __init__(self, pipeline: Pipeline, images: Tensor) -> None:
+        self._begin(pipeline, images)
+        self._build(pipeline, images)
+
+    @classmethod
+    def empty(cls, pipeline: Pipeline, images: Tensor) -> "Traced":
+        """A graph without nodes, to be filled with what was traced before."""
+        traced = cls.__new__(cls)
+        traced._begin(pipeline, images)
+        return traced
+
+    def _begin(self, pipeline: Pipeline, images: Tensor) -> None:
         self.pipeline = pipeline
         self.batch = len(images)
         if self.batch < 2:
@@ -58,8 +71,26 @@ class Traced:
         self.sites: dict[SiteKey, int] = {}
         self.outputs: list[int] = []
         self.measured: list[str] = []
-        self._dummies: dict[tuple[Any, ...], Tensor] = {}
-        self._build(pipeline, images)
+        self.dummies: dict[tuple[tuple[int, ...], tuple[int, ...], torch.dtype], Tensor] = {}
+
+    def check(self, images: Tensor) -> None:
+        """Raise NotTraceable where the graph computes other values than the detector."""
+        values: dict[int, Any] = {0: images, **self.constants}
+        last = {n: number for number, node in enumerate(self.nodes) for n in _reads(node)}
+        dies: dict[int, list[int]] = {}
+        for n, number in last.items():
+            dies.setdefault(number, []).append(n)
+        with torch.no_grad():
+            for number, node in enumerate(self.nodes):
+                if number not in values:
+                    assert node.target is not None
+                    args = map_refs(node.args, values.__getitem__)
+                    kwargs = {k: map_refs(v, values.__getitem__) for k, v in node.kwargs.items()}
+                    values[number] = node.target(*args, **kwargs)
+                for used in dies.get(number, []):
+                    if used not in self.outputs:
+                        values.pop(used, None)
+        self._check_outputs(self.pipeline, images, [values[n] for n in self.outputs])
 
     def _build(self, pipeline: Pipeline, images: Tensor) -> None:
         """Number the nodes while running them on a batch, on its rows moved, and on fewer rows."""
@@ -92,7 +123,7 @@ class Traced:
                     self.constants[number[node]] = value
             other = cheaper(node.target, given) if made.inputs else None
             if other is not None and _same(other(*given), value):
-                made.target = other
+                made.target, made.replaces = other, made.target
             if node.target is SITE:
                 made.site = int(node.args[1])  # type: ignore[arg-type]
                 self.sites[keys[made.site]] = number[node]
@@ -107,15 +138,16 @@ class Traced:
             if position < len(args) and isinstance(args[position], Ref):
                 layout = self.nodes[args[position].node].layout
                 if layout is not None:
-                    args[position] = self._dummy(layout)
+                    args[position] = self.dummy(layout.shape, layout.stride, layout.dtype)
         inputs = [n for n in refs([*args, *kwargs.values()]) if n not in self.constants]
         return Node(node.target, tuple(args), kwargs, tuple(dict.fromkeys(inputs)))  # type: ignore[arg-type]
 
-    def _dummy(self, layout: Layout) -> Tensor:
-        key = (layout.shape, layout.stride, layout.dtype)
-        if key not in self._dummies:
-            self._dummies[key] = layout.empty(self.device).zero_()
-        return self._dummies[key]
+    def dummy(self, shape: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """The argument of this shape whose values do not matter; the same one each time."""
+        key = (shape, stride, dtype)
+        if key not in self.dummies:
+            self.dummies[key] = Layout(*key, IMAGES_FIRST).empty(self.device).zero_()
+        return self.dummies[key]
 
     def _check_outputs(self, pipeline: Pipeline, images: Tensor, value: Any) -> None:
         seen = pipeline(images)
@@ -124,6 +156,10 @@ class Traced:
         expected = [seen.logits, seen.grad_max, seen.score, *seen.measured.values(), *columns]
         if not all(same_bits(a, b) for a, b in zip(expected, value, strict=True)):
             raise NotTraceable("the traced graph computes other values than the network")
+
+
+def _reads(node: Node) -> list[int]:
+    return refs([*node.args, *node.kwargs.values()])
 
 
 def _trace(pipeline: Pipeline, images: Tensor) -> tuple[fx.Graph, list[SiteKey]]:
