@@ -40,6 +40,8 @@ def report(arguments: argparse.Namespace) -> None:
             interval=arguments.interval.replace("-", "_"),
             beside=arguments.beside,
             outcome=arguments.outcome,
+            fit=arguments.fit,
+            confidence=arguments.confidence,
         )
     )
 
@@ -205,6 +207,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--beside", action="store_true", help=BESIDE)
     sub.add_argument(
         "--outcome", help="name of the outcome to report, where cells were judged by several"
+    )
+    sub.add_argument(
+        "--fit",
+        metavar="RATES.yaml",
+        help="raw failure rates per bit (docs/fit.md); adds failures in time, diagnostic coverage",
+    )
+    sub.add_argument(
+        "--confidence", type=float, default=0.95, help="of the one-sided limits of --fit; .95"
     )
     sub.set_defaults(action=report)
 

@@ -15,6 +15,7 @@ from progip.report.rendering.page import to_html
 from progip.report.rendering.text import to_markdown, to_text
 from progip.report.sections.breakdown import base_section, pass_section
 from progip.report.sections.error_rates import rates_section
+from progip.report.sections.fit import fit_section
 from progip.report.sections.layers import layers_section
 from progip.report.sections.measures import measures_section
 from progip.report.sections.methods import methods_section
@@ -51,6 +52,8 @@ def write_report(
     interval: str = "wilson",
     beside: bool = False,
     outcome: str | None = None,
+    fit: str | None = None,
+    confidence: float = 0.95,
 ) -> str:
     """Report on a campaign: returns the text to print, and writes the same as files.
 
@@ -64,6 +67,8 @@ def write_report(
         interval: method of the intervals, a key of `progip.statistics.METHODS`.
         beside: put published figures beside ours although networks, data or detectors are others.
         outcome: as in `Campaign.load`.
+        fit: file of raw failure rates per bit; adds failures in time and diagnostic coverage.
+        confidence: of their one-sided limits.
 
     Raises:
         ProgipError: as `Campaign.load` does, and when the files cannot be written.
@@ -76,7 +81,8 @@ def write_report(
         "outcome": outcome,
     }
     campaign = Campaign.load(folder, **chosen)
-    sections = build_sections(campaign, runtime_sections(folder, beside))
+    in_time = [fit_section(campaign, str(fit), confidence)] if fit is not None else []
+    sections = build_sections(campaign, [*in_time, *runtime_sections(folder, beside)])
     figures = build_figures(campaign)
     drawn = [figure for figure in figures if isinstance(figure, Figure)]
     rendered = {figure.name: figure.render() for figure in drawn}
@@ -112,7 +118,7 @@ def write_report(
 
 
 def build_sections(campaign: Campaign, measured: Sequence[Section] = ()) -> list[Section]:
-    """Every section of the report, in order; measured: those that do not come from its rows."""
+    """Every section of the report, in order; measured: those of more than its rows."""
     single, rates = campaign.single, rates_section(campaign)
     first = [
         builder(single if builder in OF_SINGLE else campaign)
