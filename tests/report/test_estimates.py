@@ -187,6 +187,26 @@ def test_three_protections_are_adjusted(campaign: Path, write_cell: Write) -> No
     assert list(table["p_holm"]) == pytest.approx([3 / 32, 1, 3 / 32])
     assert not table["significant"].any()
     assert "after Holm for 3 comparisons" in sentence(table.iloc[0], 3)
+    assert "95 % interval after Holm" in sentence(table.iloc[0], 3)
+
+
+def test_interval_and_p_value_of_a_comparison_have_the_same_correction(
+    campaign: Path, write_cell: Write
+) -> None:
+    """Each interval is at the level at which Holm's method tests its pair."""
+    for name, seen in (("a", "x" * 30), ("b", "." * 14 + "x" * 16), ("c", "x" * 24 + "." * 6)):
+        write_cell(runs(detection=seen), protection=name)
+    table, _ = compare_protections(Campaign.load(campaign))
+    by_p = table.sort_values("p_value")
+    for step, (_, row) in zip((3, 2, 1), by_p.iterrows(), strict=True):
+        share = row["p_holm"] / row["p_value"]
+        assert share == pytest.approx(step)
+        assert row["difference_confidence"] == pytest.approx(1 - 0.05 / step)
+        both = 30 - row["left_a"] - row["only_b_left"]
+        cells = both, row["only_b_left"], row["only_a_left"], row["left_a"] - row["only_a_left"]
+        expected = compare_paired(*cells, confidence=1 - 0.05 / step)
+        found = row["difference_low"], row["difference_high"]
+        assert found == pytest.approx((expected.low, expected.high))
 
 
 def test_unfinished_cells_are_compared_on_what_both_have(campaign: Path, write_cell: Write) -> None:

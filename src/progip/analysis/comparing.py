@@ -1,8 +1,11 @@
 """Protections against each other, on the same faults."""
 
 import math
+from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
@@ -26,6 +29,7 @@ COLUMNS = [
     "difference",
     "difference_low",
     "difference_high",
+    "difference_confidence",
     "p_value",
     "p_holm",
     "significant",
@@ -46,9 +50,10 @@ def compare_protections(campaign: Campaign) -> tuple[pd.DataFrame, list[str]]:
     """Every pair of protections of a setting over the failures both have seen.
 
     Runs are matched by cell (without the protection) and run_id. Returns one row per pair (COLUMNS;
-    `difference` is the share of failures detected by A less that by B, with Newcombe's paired 95 %
-    interval; `p_value` exact McNemar, or its counterpart for rows with weights; `p_holm` adjusted
-    for the pairs of the setting by Holm's method; `significant` compares p_holm with .05;
+    `difference` is the share of failures detected by A less that by B, with Newcombe's paired
+    interval, 95 % after Holm: taken at `difference_confidence`, the level at which Holm's method
+    tests this pair; `p_value` exact McNemar, or its counterpart for rows with weights; `p_holm`
+    adjusted for the pairs of the setting by Holm's method; `significant` compares p_holm with .05;
     `weighted` whether weights differ), and warnings about cells that were passed over because their
     faults are not the same. Counts are of rows, whatever their weights.
     """
@@ -66,11 +71,29 @@ def compare_protections(campaign: Campaign) -> tuple[pd.DataFrame, list[str]]:
                 pairs.append({**head, "protection_b": b, **counts})
         tested = [pair for pair in pairs if not math.isnan(pair["p_value"])]
         if tested:
-            adjusted = multipletests([pair["p_value"] for pair in tested], method="holm")[1]
-            for pair, p in zip(tested, adjusted, strict=True):
+            values = [pair["p_value"] for pair in tested]
+            adjusted = multipletests(values, method="holm")[1]
+            for pair, p, share in zip(tested, adjusted, _shares(values, adjusted), strict=True):
                 pair.update(p_holm=float(p), significant=bool(p < LEVEL))
+                pair.update(_interval(pair["pairs"], 1 - LEVEL / share))
         rows += pairs
     return pd.DataFrame(rows, columns=COLUMNS), warnings
+
+
+def _shares(values: Sequence[float], adjusted: Sequence[float]) -> list[float]:
+    """By how much Holm's method divides the level for each comparison; p_holm = p x that."""
+    ranks = {place: rank for rank, place in enumerate(np.argsort(values, kind="stable"))}
+    steps = [float(len(values) - ranks[place]) for place in range(len(values))]
+    return [
+        max(step, holm / p) if p > 0 and holm < 1 else step
+        for step, p, holm in zip(steps, values, adjusted, strict=True)
+    ]
+
+
+def _interval(pairs: Mapping[str, Any], confidence: float) -> dict[str, float]:
+    gap = compare_paired_weighted(**pairs, confidence=confidence)
+    ends = {"difference_low": gap.low, "difference_high": gap.high}
+    return {**ends, "difference_confidence": confidence}
 
 
 def _count_pairs(
@@ -117,15 +140,10 @@ def _count_pairs(
         "weighted": bool(len(weight) and (weight != weight[0]).any()),
     }
     if not len(pairs):
-        missing = ("difference", "difference_low", "difference_high", "p_value", "p_holm")
+        missing = COLUMNS[COLUMNS.index("difference") : COLUMNS.index("significant")]
         return {**counts, **dict.fromkeys(missing, math.nan), "significant": False}
     maps = pairs["map_a"].to_numpy()
     clusters = maps if (maps >= 0).all() else None
-    gap = compare_paired_weighted(seen_a, seen_b, weight, clusters=clusters)
-    return {
-        **counts,
-        "difference": gap.estimate,
-        "difference_low": gap.low,
-        "difference_high": gap.high,
-        "p_value": gap.p_value,
-    }
+    given = {"a": seen_a, "b": seen_b, "weights": weight, "clusters": clusters}
+    gap = compare_paired_weighted(**given)
+    return {**counts, "pairs": given, "difference": gap.estimate, "p_value": gap.p_value}

@@ -37,8 +37,8 @@ def summary_section(campaign: Campaign) -> Section:
             *_failures(group, declared),
             *_protections(group, correcting, declared),
         ]
-        for _, row in _of(compared, setting).iterrows():
-            notes.append(_comparison(row))
+        pairs = _of(compared, setting)
+        notes += [_comparison(row, len(pairs)) for _, row in pairs.iterrows()]
         notes += _agreement(_of(beside, setting))
         blocks.append(Block(layout.setting_title(setting), notes=notes))
     source = "summary.summary_section(campaign).data"
@@ -147,7 +147,7 @@ def _corrected(row: pd.Series, declared: Declared) -> list[str]:
     ]
 
 
-def _comparison(row: pd.Series) -> str:
+def _comparison(row: pd.Series, pairs: int) -> str:
     if math.isnan(row["p_value"]):
         return f"{row['protection_a']} and {row['protection_b']} cannot be compared yet."
     verdict = "is significant" if row["significant"] else "is not significant"
@@ -159,7 +159,8 @@ def _comparison(row: pd.Series) -> str:
         f"On the same {formats.count(row['failures'])} failures {names[0]} detects "
         f"{formats.percent(gap)} percentage points more than {names[1]} (95 % interval "
         f"{formats.points(low)} to {formats.points(high)}): the difference {verdict} "
-        f"({formats.p_value(row['p_holm'])})."
+        f"({formats.p_value(row['p_holm'])}"
+        + (f"; interval and p-value after Holm for {pairs} comparisons)." if pairs > 1 else ").")
     )
 
 

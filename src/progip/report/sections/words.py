@@ -13,6 +13,7 @@ def sentence(row: pd.Series, pairs: int) -> str:
     verdict = "is significant" if row["significant"] else "is not significant"
     test = "sign flips of weighted pairs" if row["weighted"] else "exact McNemar"
     test += f", {formats.p_value(row['p_value'])}"
+    after = " after Holm" if pairs > 1 else ""
     if pairs > 1:
         test += f", {formats.p_value(row['p_holm'])} after Holm for {pairs} comparisons"
     interval = " to ".join(formats.points(row[f"difference_{end}"]) for end in ("low", "high"))
@@ -21,7 +22,8 @@ def sentence(row: pd.Series, pairs: int) -> str:
         f"{formats.count(row['left_a'])} undetected and {b} {formats.count(row['left_b'])} "
         f"({formats.count(row['only_a_left'])} are left by {a} alone, "
         f"{formats.count(row['only_b_left'])} by {b} alone). The difference in detection accuracy, "
-        f"{formats.points(row['difference'])} points for {a} (95 % interval {interval}), {verdict} "
+        f"{formats.points(row['difference'])} points for {a} (95 % interval{after} {interval}), "
+        f"{verdict} "
         f"({test})."
     )
     if row["unmatched"]:
