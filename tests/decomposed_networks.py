@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from tiny_networks import tiny_network
 from torch import nn
 
-from progip.models.decomposed_confidence import DecomposedConfidence
 from progip.models.digits import DigitsResNet
+from progip.models.heads.decomposed_confidence import DecomposedConfidence
 
 
 @dataclass(kw_only=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 from progip.campaign.runner import run_cell
 from progip.config import cell_settings, composed, resolved
 from progip.models import calls
+from progip.models.loading import seeded_network
 from progip.protections import correcting, placement
 from progip.report import write_report
 
@@ -75,7 +77,7 @@ def test_every_example_runs(written: Path, overrides: list[str], column: str) ->
 
 
 def test_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, rewritten = blocks("docs/networks.md", "python")
+    model, rewritten, with_head = blocks("docs/networks.md", "python")
     (yaml,) = blocks("docs/networks.md", "yaml")
     head = "from dataclasses import dataclass\nimport torch.nn.functional as F\n"
     head += "from torch import nn\nfrom progip.models.base import Model\n"
@@ -107,6 +109,23 @@ class MyNetwork(nn.Module):
     assert json.loads((folder / "manifest.json").read_text())["watched"] == {
         "range_checked_calls": 2  # the ReLU and the mean that follows it
     }
+    settings = cell_settings(
+        composed(
+            [
+                f"hydra.searchpath=[file://{tmp_path}/my_conf]",
+                "model=mine",
+                "+model.channels=1",
+                "model.head=text_guided",
+            ],
+            ROOT / "conf",
+        )  # fmt: skip
+    )
+    assert seeded_network(settings.subject.model).fc.classify.weight.shape == (8, 512)
+    np.save(tmp_path / "embeddings.npy", np.eye(10, 512, dtype=np.float32))
+    monkeypatch.chdir(tmp_path)
+    names = {"network": nn.Sequential(nn.Flatten(), nn.Linear(4, 10))}
+    exec(with_head, names)
+    assert torch.equal(names["network"][1].classify.weight, torch.eye(10, 512))
 
 
 def test_detectors_are_plain_classes(network: nn.Module, images: torch.Tensor) -> None:

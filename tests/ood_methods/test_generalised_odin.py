@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from progip.contracts import check_ood_method
 from progip.errors import ProgipError
-from progip.models.decomposed_confidence import SIMILARITIES, DecomposedConfidence
+from progip.models.heads.decomposed_confidence import SIMILARITIES, DecomposedConfidence
 from progip.ood_methods.generalised_odin import GeneralisedODIN
 
 STD = [0.2, 0.25, 0.3]

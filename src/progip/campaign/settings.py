@@ -287,4 +287,7 @@ def identity(component: Any) -> dict[str, Any]:
     Where files lie is left out: what they hold is recorded by fingerprint instead.
     """
     options = {k: v for k, v in asdict(component).items() if k not in _NOT_IDENTITY}
+    head = options.pop("head", None)  # of a model
+    if head is not None:
+        options["head"] = component.head.form()
     return {**options, **(component.content() if isinstance(component, Described) else {})}

@@ -12,7 +12,7 @@ from progip.campaign.settings import CellSettings, SubjectSettings
 from progip.campaign.sizing import Sizing
 from progip.config.checks import check_cell, check_values
 from progip.config.names import existing, wrong_value
-from progip.config.schema import GROUPS, Schema
+from progip.config.schema import GROUPS, PARTS, Schema
 from progip.errors import ProgipError
 from progip.probes import probes_named
 from progip.protections.correcting import Correcting
@@ -34,6 +34,12 @@ def build(node: Any, base: type[T], group: str) -> T:
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise ProgipError(f"{group}: {target} is not a {base.__name__}")
     _check_keys(options, [f.name for f in dataclasses.fields(cls)], group)  # type: ignore[arg-type]
+    for part, kind in PARTS.get(base, {}).items():
+        if part in options:
+            given = options[part]
+            options[part] = (
+                build(OmegaConf.create(given), kind, f"{group}.{part}") if given else None
+            )
     try:
         merged = OmegaConf.merge(OmegaConf.structured(cls), options)
         missing = OmegaConf.missing_keys(merged)

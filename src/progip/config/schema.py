@@ -11,6 +11,7 @@ from progip.conditions.base import Condition
 from progip.datasets.base import Dataset
 from progip.fault_models.base import FaultModel
 from progip.models.base import Model
+from progip.models.heads.base import Head
 from progip.number_formats.base import NumberFormat
 from progip.ood_methods.base import OODMethod
 from progip.outcomes.base import Outcome
@@ -31,6 +32,8 @@ GROUPS: dict[str, type] = {
     "sampling": SamplingPlan,
     "stopping": StoppingRule,
 }
+#: options of a group that are components of their own, chosen like groups: ``model.head=linear``
+PARTS: dict[type, dict[str, type]] = {Model: {"head": Head}}
 
 
 @dataclass

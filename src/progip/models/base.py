@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from progip.errors import ProgipError
+from progip.models.heads.base import Head
 from progip.models.recipe import Recipe
 from progip.models.rewrite import with_own_modules
 
@@ -29,6 +30,7 @@ class Model(ABC):
             their own, so that faults can hit their results, too; the network must be one that
             ``torch.fx`` can trace.
         recipe: how ``python -m progip train`` trains it.
+        head: what stands in the place of the last linear layer; None: that layer.
     """
 
     #: weights under these prefixes serve training alone: left out when a file is loaded
@@ -42,6 +44,7 @@ class Model(ABC):
     feature_layer: str | None = None
     operations: bool = False
     recipe: Recipe = field(default_factory=Recipe)
+    head: Head | None = None
 
     def __post_init__(self) -> None:
         for option in ("classes", "channels"):

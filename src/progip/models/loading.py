@@ -12,6 +12,7 @@ from progip.errors import ProgipError
 from progip.models.base import Model
 from progip.models.checking import check_layers, other_types
 from progip.models.fitting import COUNTER, check_kinds, without_shared_prefix
+from progip.models.heads.base import check_last
 from progip.models.weight_files import locate, read_state_dict
 
 RANDOM = "random"
@@ -43,7 +44,7 @@ def load_network(
             cannot take the images, or one of its layers cannot be hooked.
     """
     place = usable_device(device)
-    network = seeded_network(spec)
+    network, head = network_and_head(spec, start=spec.weights == RANDOM)
     check_layers(network, f"model '{spec.name}'")
     if spec.weights == PUBLISHED:
         _put(network, spec.published_weights(), "the published weights", spec)
@@ -54,6 +55,10 @@ def load_network(
     for module in network.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]  # a bool, as just checked
+    if spec.head is not None:
+        if image_shape is not None:
+            check_last(network, head, torch.zeros(2, *image_shape))
+        spec.head.finish(network, head)
     network = _prepared(network.to(place), spec, image_shape)
     order = torch.channels_last if channels_last else torch.contiguous_format
     if channels_last:
@@ -65,8 +70,20 @@ def load_network(
 
 def seeded_network(spec: Model, seed: int = 0) -> nn.Module:
     """The architecture with initial weights that depend on its name and the seed alone."""
+    return network_and_head(spec, seed)[0]
+
+
+def network_and_head(spec: Model, seed: int = 0, *, start: bool = True) -> tuple[nn.Module, str]:
+    """The same, and where its head is; "" where it keeps its own last layer.
+
+    Args:
+        start: False where weights follow: a head reads nothing that they would replace.
+    """
     with seeded(f"{spec.name}/{seed}"):
-        return spec.network()
+        network = spec.network()
+        if spec.head is None:
+            return network, ""
+        return network, spec.head.attach(network, spec.classes, spec.feature_layer, start=start)
 
 
 @contextmanager

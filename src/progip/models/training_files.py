@@ -39,6 +39,10 @@ class Settings:
     ) -> "Settings":
         model = {k: v for k, v in asdict(spec).items() if k not in _IRRELEVANT}
         model.pop("recipe")
+        if spec.head is None:  # so that files from before there were heads stay valid
+            model.pop("head")
+        else:
+            model["head"]["class"] = spec.head.form()["class"]
         model["class"] = f"{type(spec).__module__}.{type(spec).__qualname__}"
         data_values = {"fingerprint": data, "mean": list(mean), "std": list(std)}
         values = {

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 from urllib.request import url2pathname
 
+import numpy as np
 import pooch
 import safetensors
 import torch
@@ -111,6 +112,30 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     else:
         state = _opened(_unpickled(path), path)
     return state
+
+
+def read_tensor(path: Path) -> torch.Tensor:
+    """The one tensor in a ``.npy``, ``.safetensors`` or what ``torch.save`` wrote, on the CPU.
+
+    Nothing in the file is ever executed.
+
+    Raises:
+        ProgipError: where the file is missing, damaged, or holds anything but one tensor.
+    """
+    if not path.is_file():
+        raise ProgipError(f"there is no file {path.absolute()}")
+    if path.suffix == ".npy":
+        try:
+            return torch.from_numpy(np.load(path, allow_pickle=False))
+        except (ValueError, OSError, EOFError, TypeError) as problem:
+            raise ProgipError(f"{path} is damaged or no array of numbers: {problem}") from problem
+    content = read_state_dict(path) if path.suffix == ".safetensors" else _unpickled(path)
+    if isinstance(content, Mapping) and len(content) == 1:
+        content = next(iter(content.values()))
+    if not isinstance(content, torch.Tensor):
+        number = f"{len(content)} entries" if isinstance(content, Mapping) else "no tensor"
+        raise ProgipError(f"{path} holds {number}; a file with one tensor is wanted")
+    return content.detach()
 
 
 def _what_it_is(path: Path) -> str:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from progip.errors import ProgipError
-from progip.models.decomposed_confidence import DecomposedConfidence
+from progip.models.heads.decomposed_confidence import DecomposedConfidence
 from progip.ood_methods.base import InputPerturbation, check_choice, finite_or_nan
 
 
@@ -19,7 +19,7 @@ class GeneralisedODIN(InputPerturbation):
     loss of an image is -S, so the step raises the score. The class is argmax_i f_i of the first
     forward pass. The score is NaN where an h_i (or g) is not finite.
 
-    The network needs the head ``progip.models.decomposed_confidence.DecomposedConfidence``. The
+    The network needs the head ``DecomposedConfidence`` (``model.head=decomposed_confidence``). The
     paper tries epsilon of 0.0025, 0.005, 0.01, 0.02, 0.04 and 0.08 and keeps the one with the
     largest mean score of ID validation images; here it is given.
 
@@ -62,7 +62,7 @@ class GeneralisedODIN(InputPerturbation):
         if len(heads) != 1:
             raise ProgipError(
                 f"ood_method '{self.name}' needs a network with one head "
-                "progip.models.decomposed_confidence.DecomposedConfidence, and this "
+                "DecomposedConfidence (model.head=decomposed_confidence), and this "
                 f"{type(network).__name__} has {len(heads) or 'none'}; give it one and train it, "
                 "or choose another ood_method"
             )

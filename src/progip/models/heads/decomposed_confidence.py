@@ -1,9 +1,13 @@
 """A head that splits its logits into a class part and the confidence that the input is known."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from progip.errors import ProgipError
+from progip.models.heads.base import Head
 
 SIMILARITIES = ("cosine", "inner", "euclidean")
 
@@ -58,3 +62,23 @@ class DecomposedConfidence(nn.Module):
         """(n, features) to (n, classes)."""
         numerator: Tensor = self.h(feature)
         return numerator / self.g(feature)
+
+
+@dataclass(kw_only=True)
+class DecomposedConfidenceHead(Head):
+    """``DecomposedConfidence`` in the place of the last linear layer, for generalised ODIN.
+
+    Attributes:
+        similarity: one of ``SIMILARITIES``.
+    """
+
+    name: str = "decomposed_confidence"
+    similarity: str = "cosine"
+
+    def module(self, features: int, classes: int) -> nn.Module:
+        """(n, features) to (n, classes)."""
+        return DecomposedConfidence(features, classes, self.similarity)
+
+    def form(self) -> dict[str, Any]:
+        """Its similarity."""
+        return {**super().form(), "similarity": self.similarity}
