@@ -68,7 +68,16 @@ NEEDS = {
         for name in ("none", "max_softmax", "max_logit", "energy", "openmax")
     },
     "ood_method=generalised_odin": DECOMPOSED,
-    "protection=open_set": ["probes=[largest_logit]"],
+    **{
+        f"protection=open_set{score}": [f"probes=[{probe}]"]
+        for score, probe in {
+            "": "largest_logit",
+            "_energy": "energy",
+            "_msp": "confidence",
+            "_distance": "class_distance",
+            "_openmax": "openmax",
+        }.items()
+    },
     # searches that take hours at their published size
     **{
         f"protection={name}{short}": [*SMALL, *more]

@@ -35,12 +35,15 @@ class Column:
         paired: whether a run has both values, as ``golden_NAME`` and ``faulty_NAME``; else only
             its own, as NAME.
         truth: whether it is made with the label: a protection, which has none, does not see it.
+        wide: whether it stays with the executed runs and golden rows: result rows, of which each
+            protection has its own, do not repeat it. Its type may be a list of any one length.
     """
 
     name: str
     type: pa.DataType
     paired: bool = False
     truth: bool = False
+    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,11 @@ ALARM = pa.schema([("alarm", pa.bool_()), ("alarm_stage", pa.string())])  # "" =
 
 
 def values(column: pa.ChunkedArray) -> np.ndarray:
-    """A column as an array (rows,), one of lists of k values as (rows, k)."""
-    if not pa.types.is_fixed_size_list(column.type):
+    """A column as an array (rows,), one of lists of k values each as (rows, k)."""
+    if not pa.types.is_nested(column.type):
         return column.to_numpy()
     flat: np.ndarray = column.combine_chunks().flatten().to_numpy()
-    return flat.reshape(len(column), column.type.list_size)
+    return flat.reshape(len(column), len(flat) // max(len(column), 1))
 
 
 def table(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
@@ -122,7 +125,7 @@ def table(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
         column = columns[field.name]
         if isinstance(column, np.ndarray) and column.ndim == 2:
             flat = pa.array(np.ascontiguousarray(column).ravel(), field.type.value_type)
-            column = pa.FixedSizeListArray.from_arrays(flat, column.shape[1])
+            column = pa.FixedSizeListArray.from_arrays(flat, column.shape[1]).cast(field.type)
         made[field.name] = column
     return pa.table(made, schema=schema)
 

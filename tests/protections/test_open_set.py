@@ -19,10 +19,14 @@ from progip.deploy.calibration import guarded_detector
 from progip.errors import ProgipError
 from progip.ood_methods.energy import Energy
 from progip.probes.energy import EnergyScore
-from progip.protections.open_set import COLUMNS, OpenSet
+from progip.protections.open_set import COLUMNS, ONE_SIDED, OpenSet
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 NAN, INF = float("nan"), float("inf")
+
+
+def seen(column: str, values: np.ndarray) -> dict[str, np.ndarray]:
+    return {column: values, "nonfinite_logits": np.zeros(len(values), dtype=bool)}
 
 
 def limits(scores: list[float] | np.ndarray, **options: object) -> tuple[float, float]:
@@ -58,20 +62,50 @@ def test_factors_widen_whatever_the_signs(
     assert limits(scores, limits_by="factor", g_l=1.0, g_u=1.0) == (scores[0], scores[1])
 
 
+@pytest.mark.parametrize("score", ONE_SIDED)
+def test_a_distance_has_an_upper_limit_alone(score: str) -> None:
+    scores = np.random.default_rng(0).gumbel(0.5, 0.1, 1001)
+    lowest = -float(np.finfo(np.float64).max)
+    low, high = limits(scores, score=score, q=0.01)
+    assert (low, high) == (lowest, pytest.approx(np.sort(scores)[990]))
+    by_factor = limits(scores, score=score, limits_by="factor", g_u=1.2)
+    # of a distance in units of the farthest training image of its class: the factor itself
+    assert by_factor == (lowest, 1.2 if score == "distance" else pytest.approx(1.2 * scores.max()))
+
+
 @pytest.mark.parametrize("score", COLUMNS)
 def test_what_raises_the_alarm(score: str) -> None:
     protection = OpenSet(name="open_set", score=score)
-    values = np.array([1.0, 2.0, 1.5, 0.999, 2.001, NAN, INF, -INF])
-    judged = protection.judge({COLUMNS[score]: values}, {"low": 1.0, "high": 2.0})
-    assert judged.alarm.tolist() == [False] * 3 + [True] * 5
-    assert judged.stage.tolist() == [""] * 3 + [score] * 5
+    values = np.array([1.0, 2.0, 1.5, 0.999, 2.001, NAN, INF, -INF, 1.5])
+    evidence = seen(COLUMNS[score], values)
+    evidence["nonfinite_logits"][8] = True  # another logit is minus infinity
+    judged = protection.judge(evidence, {"low": 1.0, "high": 2.0})
+    assert judged.alarm.tolist() == [False] * 3 + [True] * 6
+    assert judged.stage.tolist() == [""] * 3 + [score] * 5 + ["nonfinite"]
+
+
+@pytest.mark.parametrize("score", COLUMNS)
+def test_suspicion_orders_as_limits_do(score: str) -> None:
+    """What is raised by limits that lie farther out is raised by narrower ones, too."""
+    clean = np.random.default_rng(0).normal(3, 1, 100)
+    protection = OpenSet(name="open_set", score=score)
+    values = np.array([clean.min() - 1, 3.0, clean.max(), clean.max() + 2, NAN, INF, 3.0])
+    evidence = seen(COLUMNS[score], values)
+    evidence["nonfinite_logits"][6] = True
+    found = protection.suspicion(evidence, seen(COLUMNS[score], clean), {})
+    width = np.ptp(clean)
+    assert found[2:6].tolist() == [0, pytest.approx(2 / width), INF, INF]
+    assert found[6] == INF
+    below = (clean.min() - 1 - clean.max()) / width if score in ONE_SIDED else 1 / width
+    assert found[0] == pytest.approx(below)
+    assert found[1] < 0
 
 
 def test_infinity_alarms_beyond_any_factor() -> None:
     protection = OpenSet(name="open_set", limits_by="factor", g_u=1e308)
     clean = {"largest_logit": np.array([1.0, 1e10])}
     thresholds = protection.calibrate(clean, gradient_vanishes=False)
-    judged = protection.judge({"largest_logit": np.array([INF, 1e300])}, thresholds)
+    judged = protection.judge(seen("largest_logit", np.array([INF, 1e300])), thresholds)
     assert judged.alarm.tolist() == [True, False]
 
 
@@ -115,8 +149,8 @@ def test_a_campaign_calibrates_on_the_chosen_population(tmp_path: Path) -> None:
     low, high = np.quantile(known, [0.0005, 0.9995])
     found = subject.thresholds.of(settings.protection)
     assert found == pytest.approx({"low": low, "high": high})
-    seen = rows["faulty_largest_logit"].to_numpy()
-    alarm = ~((seen >= low) & (seen <= high))
+    shown = rows["faulty_largest_logit"].to_numpy()
+    alarm = ~((shown >= low) & (shown <= high)) | rows["nonfinite_logits"].to_numpy()
     assert (rows["alarm"] == alarm).all()
     assert 0 < alarm.sum() < len(rows)
     both = subject.thresholds.of(OpenSet(name="open_set", calibrate_on="all", q=0.0))

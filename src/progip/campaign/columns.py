@@ -11,19 +11,20 @@ from progip.probes.corrections import CorrectionProbe
 from progip.records import Part
 
 
-def of_probe(probe: type[Probe] | Probe) -> Part:
-    """What a probe adds to runs."""
-    return Part(f"probe {probe.name}", records.run_fields(probe.produces))
+def of_probe(probe: type[Probe] | Probe, wide: bool = True) -> Part:
+    """What a probe adds to runs; without its wide columns to result rows."""
+    produced = [column for column in probe.produces if wide or not column.wide]
+    return Part(f"probe {probe.name}", records.run_fields(produced))
 
 
-def execution_parts(settings: CellSettings) -> tuple[list[Part], list[Part]]:
+def execution_parts(settings: CellSettings, wide: bool = True) -> tuple[list[Part], list[Part]]:
     """What every execution holds, and what probes, fault model and correction add to it."""
     base = [
         Part("plan", tuple(records.PLAN)),
         Part("execution", tuple(records.FAULT)),
         *map(of_probe, BASE),
     ]
-    more = [of_probe(probe) for probe in settings.subject.probes]
+    more = [of_probe(probe, wide) for probe in settings.subject.probes]
     model: FaultModel = settings.fault_model
     if model.columns:
         more.append(Part(f"fault model {model.name}", model.columns))
@@ -37,12 +38,15 @@ def execution_parts(settings: CellSettings) -> tuple[list[Part], list[Part]]:
 
 def result_parts(settings: CellSettings) -> list[Part]:
     """Of result rows."""
-    base, more = execution_parts(settings)
+    base, more = execution_parts(settings, wide=False)
     return [
         Part("cell", tuple(records.CELL)),
         *base,
         Part(f"outcome {settings.outcome.name}", settings.outcome.columns),
-        Part(f"protection {settings.protection.name}", tuple(records.ALARM)),
+        Part(
+            f"protection {settings.protection.name}",
+            (*records.ALARM, *settings.protection.measures),
+        ),
         *more,
     ]
 

@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from progip.engine.pipeline import Pipeline
 from progip.engine.ranges import RangeTable, profiling
 from progip.errors import ProgipError
 from progip.ood_methods.base import OODMethod
+from progip.probes import Probe
 from progip.storage.content_cache import cache_folder, content_key
 
 log = logging.getLogger(__name__)
@@ -64,27 +65,30 @@ def golden_work(
     network: nn.Module,
     method: OODMethod,
     data: CleanData,
-    train: Iterator[tuple[Tensor, Tensor]],
+    train: Callable[[], Iterator[tuple[Tensor, Tensor]]],
     batch_size: int,
     content: dict[str, Any],
     make: MakePipeline = Pipeline,
+    probes: Sequence[Probe] = (),
 ) -> Golden:
-    """Fit the method, profile the ranges and observe every clean image, or load all of it.
+    """Fit method and probes, profile ranges and observe every clean image, or load all of it.
 
     Processes that need the same golden work at once share it: one computes, the others wait.
 
     Args:
         data: (normalised images on the device, labels) by (population, split), see ``TABLES``.
-        train: (images, labels) batches of ID training data; consumed only when computing.
+        train: gives (images, labels) batches of ID training data; called only when computing.
         content: what the results depend on; its hash names the cache folder.
         make: the pipeline around the network.
+        probes: those of the pipeline that may learn something.
     """
+    learners = [probe for probe in probes if probe.learns]
     images = next(iter(data.values()))[0]
     root, key = cache_folder("golden"), content_key(content, images, batch_size)
     folder = root / key
     with FileLock(root / f"{key}.lock"):
         if (folder / "ranges.json").exists():
-            golden = _load(folder, method, list(data))
+            golden = _load(folder, method, list(data), learners)
             if _still_true(golden, make(network, method, golden.ranges), data, batch_size):
                 log.info("golden results loaded from %s", folder)
                 return golden
@@ -93,13 +97,15 @@ def golden_work(
         log.info("golden work: statistics of the training images, clean runs of every image")
         example = data["id", "evaluation"][0][:1].repeat(2, 1, 1, 1)
         with profiling(network, example) as ranges:
-            method.fit(network, train)
+            method.fit(network, train())
+        for probe in learners:
+            probe.fit(network, train())
         pipeline = make(network, method, ranges)
         tables = {
             name: golden_table(pipeline, data[name][0], data[name][1], batch_size) for name in data
         }
         golden = Golden(ranges, tables)
-        _save(folder, golden, method)
+        _save(folder, golden, method, learners)
     return golden
 
 
@@ -121,7 +127,7 @@ def _still_true(golden: Golden, pipeline: Pipeline, data: CleanData, batch_size:
     return bool(fresh.equals(golden.tables["id", "evaluation"].slice(0, len(fresh))))
 
 
-def _save(folder: Path, golden: Golden, method: OODMethod) -> None:
+def _save(folder: Path, golden: Golden, method: OODMethod, learners: Sequence[Probe]) -> None:
     """Write the folder whole or not at all; the caller holds its lock."""
     for left in folder.parent.glob(f".tmp-{folder.name}-*"):  # of a killed process
         shutil.rmtree(left, ignore_errors=True)
@@ -129,8 +135,11 @@ def _save(folder: Path, golden: Golden, method: OODMethod) -> None:
     try:
         for (population, split), table in golden.tables.items():
             pq.write_table(table, temporary / f"{population}-{split}.parquet")
-        state = {name: tensor.contiguous().cpu() for name, tensor in method.state().items()}
-        save_file(state, temporary / "method.safetensors")
+        states = {"method": method.state()}
+        states |= {f"probe-{probe.name}": probe.state() for probe in learners}
+        for name, state in states.items():
+            kept = {key: tensor.contiguous().cpu() for key, tensor in state.items()}
+            save_file(kept, temporary / f"{name}.safetensors")
         (temporary / "ranges.json").write_text(json.dumps(golden.ranges.to_json()))
         os.replace(temporary, folder)
     except (OSError, SafetensorError) as error:
@@ -142,7 +151,11 @@ def _save(folder: Path, golden: Golden, method: OODMethod) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _load(folder: Path, method: OODMethod, names: list[tuple[str, Split]]) -> Golden:
+def _load(
+    folder: Path, method: OODMethod, names: list[tuple[str, Split]], learners: Sequence[Probe]
+) -> Golden:
     method.load_state(load_file(folder / "method.safetensors"))
+    for probe in learners:
+        probe.load_state(load_file(folder / f"probe-{probe.name}.safetensors"))
     tables = {(p, s): pq.read_table(folder / f"{p}-{s}.parquet") for p, s in names}
     return Golden(RangeTable.from_json(json.loads((folder / "ranges.json").read_text())), tables)

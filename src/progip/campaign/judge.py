@@ -14,7 +14,7 @@ _NO_EVIDENCE = {*records.IMAGE.names, "class"}
 
 def golden_evidence(golden: pa.Table) -> Evidence:
     """What a protection sees of fault-free executions: every number that a probe produced."""
-    return {name: golden[name].to_numpy() for name in evidence_of(golden.schema)}
+    return {name: records.values(golden[name]) for name in evidence_of(golden.schema)}
 
 
 def faulty_evidence(observed: pa.Table, names: Iterable[str]) -> Evidence:
@@ -25,7 +25,7 @@ def faulty_evidence(observed: pa.Table, names: Iterable[str]) -> Evidence:
     """
     held = observed.schema.names
     faulty = {name: f"faulty_{name}" for name in names}
-    return {n: observed[f if f in held else n].to_numpy() for n, f in faulty.items()}
+    return {n: records.values(observed[f if f in held else n]) for n, f in faulty.items()}
 
 
 def runs_of(observed: pa.Table, needs: Iterable[str]) -> Runs:
@@ -48,7 +48,8 @@ def evidence_of(golden: pa.Schema) -> list[str]:
         field.name
         for field in golden
         if field.name not in _NO_EVIDENCE
-        and not (pa.types.is_string(field.type) or pa.types.is_nested(field.type))
+        and not pa.types.is_string(field.type)
+        and not (pa.types.is_nested(field.type) and pa.types.is_integer(field.type.value_type))
         and records.TRUTH.encode() not in (field.metadata or {})
     ]
 
@@ -69,11 +70,12 @@ def judge(
         evidence: names of what it may look at (``evidence_of`` golden rows).
         schema: of the rows (``progip.campaign.columns``).
     """
-    alarm, stage = protection.judge(faulty_evidence(observed, evidence), thresholds)
+    seen = faulty_evidence(observed, evidence)
+    alarm, stage = protection.judge(seen, thresholds)
     count = len(observed)
     columns: dict[str, object] = {name: np.full(count, cell[name]) for name in records.CELL.names}
     columns |= {name: observed[name] for name in observed.schema.names}
     context = Context(cell["population"], ood_threshold)
     columns |= outcome.judge(runs_of(observed, outcome.needs), context)
-    columns |= {"alarm": alarm, "alarm_stage": stage}
+    columns |= {"alarm": alarm, "alarm_stage": stage, **protection.measured(seen)}
     return records.table(columns, schema)

@@ -92,7 +92,7 @@ class NetworkUnderTest:
             },
         }
         if settings.probes:
-            self.identity["probes"] = [probe.name for probe in settings.probes]
+            self.identity["probes"] = [probe.label for probe in settings.probes]
         if settings.correction is not None:
             self.identity["correction"] = identity(settings.correction)
 

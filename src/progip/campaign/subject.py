@@ -51,10 +51,11 @@ class Subject:
             tested.network,
             tested.method,
             tested.data,
-            tested.training_batches(),
+            tested.training_batches,
             tested.batch_size,
             {**tested.identity, "code": tested.code},
             tested.pipeline,
+            tested.settings.probes,
         )
 
     @cached_property

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from progip.contracts.broken import BrokenContract
 from progip.ood_methods.base import Detection
@@ -36,6 +36,9 @@ def check_probe(probe: Probe) -> None:
         taken.add(column.name)
     detection = _detection()
     probe.check(CLASSES)
+    if probe.learns:
+        probe.fit(*_training())
+        probe.load_state(probe.state())
     found = _observed(probe, detection, COUNT)
     must(
         list(found) == [column.name for column in probe.produces],
@@ -46,10 +49,12 @@ def check_probe(probe: Probe) -> None:
     turned = _observed(probe, other, COUNT, LABELS.flip(0))
     for column in probe.produces:
         values = found[column.name]
-        listed = pa.types.is_fixed_size_list(column.type)
+        listed = pa.types.is_nested(column.type)
         kind = column.type.value_type if listed else column.type
         wanted = np.dtype(kind.to_pandas_dtype())
-        shape = (COUNT, column.type.list_size) if listed else (COUNT,)
+        shape: tuple[int, ...] = (COUNT, values.shape[-1]) if listed else (COUNT,)
+        if pa.types.is_fixed_size_list(column.type):
+            shape = (COUNT, column.type.list_size)
         right = isinstance(values, np.ndarray) and values.shape == shape
         must(right and values.dtype == wanted, f"must give {column.name} {shape} {wanted}")
         must(_same(again[column.name], values), f"gives another {column.name} a second time")
@@ -61,7 +66,9 @@ def check_probe(probe: Probe) -> None:
 def _observed(
     probe: Probe, detection: Detection, count: int, labels: Tensor = LABELS
 ) -> dict[str, np.ndarray]:
-    measured = probe.measure(detection)
+    outputs = {("layer", 0): detection.perturbed, ("head", 0): detection.logits}
+    looks = probe.layers is not None
+    measured = probe.measure_layers(outputs) if looks else probe.measure(detection)
     nothing = torch.zeros(COUNT, 0)
     seen = Observation(
         detection.logits,
@@ -79,6 +86,14 @@ def _same(one: np.ndarray, other: np.ndarray) -> bool:
     return one.astype(object).tolist() == other.astype(object).tolist() or np.array_equal(
         one, other, equal_nan=one.dtype.kind == "f"
     )
+
+
+def _training() -> tuple[nn.Module, list[tuple[Tensor, Tensor]]]:
+    """A network, and images of which it calls every one by its label."""
+    draw = torch.Generator().manual_seed(5)
+    network = nn.Flatten()
+    images = torch.randn(40 * CLASSES, CLASSES, 1, 1, generator=draw)
+    return network, [(images, network(images).argmax(1))]
 
 
 def _detection() -> Detection:

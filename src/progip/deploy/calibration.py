@@ -63,8 +63,10 @@ def guarded_detector(
     probes = probes_for(protection.watches, method.evidence)
     owner = f"protection '{protection.name}'"
     check_needs(owner, protection.watches, method.name, method.evidence, probes)
-    if isinstance(protection, Correcting):
+    learners = [probe for probe in probes if probe.learns]
+    if isinstance(protection, Correcting) or learners:
         train = list(train)
+    if isinstance(protection, Correcting):
         network = protected_network(network, protection, train)
     check_layers(network, "guarded detector")
     check_repeatable(network, "guarded detector: the network", id_images[:batch_size])
@@ -75,6 +77,8 @@ def guarded_detector(
         if first is None:
             raise ProgipError("train: there is no batch of training images")
         method.fit(network, chain([first], batches))
+    for probe in learners:
+        probe.fit(network, train)
     pipeline = Pipeline(network, method, ranges, probes)
     clean = {
         population: golden_table(
@@ -101,6 +105,7 @@ def guarded_detector(
         ood_threshold=threshold,
         ranges=ranges,
         range_checks=range_checks,
+        probes=probes,
     )
 
 
@@ -119,4 +124,5 @@ def guarded_subject(
         ood_threshold=subject.thresholds.ood,
         ranges=subject.golden.ranges,
         range_checks=range_checks,
+        probes=probes,
     )

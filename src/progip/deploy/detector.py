@@ -1,5 +1,6 @@
 """A detector with its protection, as deployed: images in, classes, verdicts and alarms out."""
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import NamedTuple
 
@@ -9,10 +10,12 @@ from torch import Tensor, nn
 
 from progip.deploy.corrections import CorrectionsSeen
 from progip.deploy.range_checks import FusedRangeChecks, LayerRangeChecks, RangeChecks
+from progip.engine.pipeline import Pipeline, probed
 from progip.engine.ranges import RangeTable
 from progip.errors import ProgipError
+from progip.models.calls import Call
 from progip.ood_methods.base import Detection, EnterPass, OODMethod, no_pass
-from progip.probes import Observation
+from progip.probes import Observation, Probe
 from progip.probes.needs import check_needs, probes_for
 from progip.protections.base import Judgement, Limit, Protection
 from progip.records import NO_CLASS
@@ -54,6 +57,8 @@ class GuardedDetector:
         ranges: clean value ranges, used where the protection watches them.
         range_checks: ``fused`` (extremes on the device, read once) or ``per_layer`` (each hook
             compares and waits, as in the ProGIP source).
+        probes: what observes that which the protection needs beside the evidence of every detector,
+            fitted where they learn; None makes those of this package that learn nothing.
 
     Raises:
         ProgipError: the network is in training mode or has parameters that require gradients, an
@@ -70,6 +75,7 @@ class GuardedDetector:
         ood_threshold: float,
         ranges: RangeTable,
         range_checks: str = "fused",
+        probes: Sequence[Probe] | None = None,
     ) -> None:
         if network.training:
             raise ProgipError("guarded detector: call network.eval() first")
@@ -80,14 +86,17 @@ class GuardedDetector:
                 f"range_checks={range_checks!r} is not one of {', '.join(RANGE_CHECKS)}"
             )
         self._corrections = CorrectionsSeen(network, protection)
-        self._probes = probes_for(protection.watches, method.evidence)
+        self.probes = probes_for(protection.watches, method.evidence, probes)
         owner = f"protection '{protection.name}'"
-        check_needs(owner, protection.watches, method.name, method.evidence, self._probes)
+        check_needs(owner, protection.watches, method.name, method.evidence, self.probes)
         self.network, self.method, self.protection = network, method, protection
         self.thresholds, self.ood_threshold = thresholds, ood_threshold
         self.ranges = ranges
         self._limits = protection.limits(thresholds)
         self._watches = frozenset(protection.watches)
+        # of the layers that probes look at: the engine's own hooks, without its range checks
+        self._looks = Pipeline(network, method, RangeTable(), self.probes)
+        self._outputs: dict[str, dict[Call, Tensor]] = {}
         self._checks: RangeChecks | None = None
         if self._watches & {"range_excess_first", "range_excess_second"}:
             if range_checks == "fused":
@@ -115,6 +124,12 @@ class GuardedDetector:
             ) from problem
 
     def _detect(self, images: Tensor, enter: EnterPass) -> Detection:
+        if not any(probe.layers is not None for probe in self.probes):
+            return self._checked(images, enter)
+        with self._looks.watching_layers(images, enter) as (self._outputs, enter_pass):
+            return self._checked(images, enter_pass)
+
+    def _checked(self, images: Tensor, enter: EnterPass) -> Detection:
         checks, corrections = self._checks, self._corrections
         if checks is None and not corrections.watched:
             return self.method.detect(self.network, images, enter)
@@ -153,7 +168,7 @@ class GuardedDetector:
         for name, value in (("nonfinite_gradient", "grad_max"), ("nonfinite_score", "score")):
             if name in self._watches:
                 host[name] = ~np.isfinite(host[value])
-        if self._probes:
+        if self.probes:
             host |= self._probed(detection)
         if self._limits is None:
             alarm, stage = self.protection.judge(host, self.thresholds)
@@ -164,17 +179,16 @@ class GuardedDetector:
     def _probed(self, detection: Detection) -> dict[str, np.ndarray]:
         """What the probes show that the protection needs beside the evidence of every detector."""
         nothing = detection.logits.new_zeros((len(detection.logits), 0))
-        found = ((probe.name, probe.measure(detection)) for probe in self._probes)
         seen = Observation(
             detection.logits,
             detection.gradient.abs().flatten(1).amax(1),
             detection.score,
             nothing,
             nothing,
-            measured={name: tensor for name, tensor in found if tensor is not None},
+            measured=probed(self.probes, detection, self._outputs),
         )
         columns: dict[str, np.ndarray] = {}
-        for probe in self._probes:
+        for probe in self.probes:
             columns |= probe.columns(seen, len(detection.logits))
         return columns
 

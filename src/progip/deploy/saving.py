@@ -6,7 +6,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from progip.campaign.settings import identity
 from progip.deploy.detector import GuardedDetector
@@ -15,12 +15,14 @@ from progip.engine.ranges import RangeTable
 from progip.errors import ProgipError
 from progip.models.loading import weights_fingerprint
 from progip.ood_methods.base import OODMethod
+from progip.probes.needs import probes_for
 from progip.protections.base import Protection
 from progip.protections.correcting import Correcting, learnt_by
 
 KEY = "guarded_detector"
 SCHEMA_VERSION = 1
 PROTECTION = "protection/"  # before the names of what a correcting protection learnt
+PROBE = "probe/{}/"  # before the names of what a probe learnt
 
 
 def save_detector(detector: GuardedDetector, path: str | Path) -> None:
@@ -40,6 +42,11 @@ def save_detector(detector: GuardedDetector, path: str | Path) -> None:
     if isinstance(detector.protection, Correcting):
         learnt = learnt_by(detector.network).state
         state |= {PROTECTION + name: tensor.contiguous().cpu() for name, tensor in learnt.items()}
+    for probe in detector.probes:
+        state |= {
+            PROBE.format(probe.name) + name: tensor.contiguous().cpu()
+            for name, tensor in probe.state().items()
+        }
     try:
         save_file(state, path, {KEY: json.dumps(content)})
     except (OSError, SafetensorError) as error:
@@ -82,10 +89,13 @@ def load_detector(
                 f"{path} was calibrated with {part} {_short(content[part], mine)}; give the same, "
                 "or calibrate again"
             )
-    learnt = {k.removeprefix(PROTECTION): t for k, t in state.items() if k.startswith(PROTECTION)}
+    learnt = _taken(state, PROTECTION)
+    probes = probes_for(protection.watches, method.evidence)
+    for probe in probes:
+        probe.load_state(_taken(state, PROBE.format(probe.name)))
     if isinstance(protection, Correcting):
         network = protected_again(network, protection, learnt)
-    method.load_state({k: t for k, t in state.items() if not k.startswith(PROTECTION)})
+    method.load_state(state)
     return GuardedDetector(
         network,
         method,
@@ -94,7 +104,14 @@ def load_detector(
         ood_threshold=content["ood_threshold"],
         ranges=RangeTable.from_json(content["ranges"]),
         range_checks=range_checks,
+        probes=probes,
     )
+
+
+def _taken(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Take out of ``state`` what stands under a prefix, named without it."""
+    names = [name for name in state if name.startswith(prefix)]
+    return {name.removeprefix(prefix): state.pop(name) for name in names}
 
 
 def _belongs_to(network: nn.Module, method: OODMethod, protection: Protection) -> dict[str, Any]:

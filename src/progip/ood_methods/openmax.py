@@ -10,6 +10,7 @@ from scipy.stats import weibull_min
 from torch import Tensor, nn
 
 from progip.errors import ProgipError
+from progip.ood_methods.class_means import of_classes
 from progip.ood_methods.logit_score import LogitScore
 
 #: libMR moves a tail to begin here before it fits; cdf and fit then use the moved distances
@@ -61,31 +62,7 @@ class OpenMax(LogitScore):
         Raises:
             ProgipError: a logit is not finite, or a class has too few correctly classified images.
         """
-        found, labels = [], []
-        with torch.no_grad():
-            for images, targets in batches:
-                found.append(network(images).double().cpu().numpy())
-                labels.append(targets.cpu().numpy())
-        logits, label = np.concatenate(found), np.concatenate(labels)
-        if not np.isfinite(logits).all():
-            raise ProgipError(f"ood_method '{self.name}': a training logit is not finite")
-        right = logits.argmax(1) == label
-        means, tails = [], []
-        for klass in range(logits.shape[1]):
-            own = logits[right & (label == klass)]
-            mean = own.mean(0) if len(own) else np.zeros(logits.shape[1])
-            distances = np.sort(np.linalg.norm(own - mean, axis=1))[-self.tail :]
-            if len(distances) < 2 or distances[0] == distances[-1]:
-                raise ProgipError(
-                    f"ood_method '{self.name}': class {klass} has {len(own)} correctly classified "
-                    "training images, too few or too alike to fit their distances; train the "
-                    "network, give more training images, or choose another ood_method"
-                )
-            means.append(mean)
-            tails.append((distances[0], *_weibull(distances - distances[0] + SHIFT)))
-        least, shape, scale = np.array(tails).T
-        state = {"means": np.stack(means), "least": least, "shape": shape, "scale": scale}
-        self.load_state({name: torch.from_numpy(values) for name, values in state.items()})
+        self.load_state(fitted(f"ood_method '{self.name}'", network, batches, self.tail))
 
     def state(self) -> dict[str, Tensor]:
         if not self._state:
@@ -99,17 +76,50 @@ class OpenMax(LogitScore):
         }
 
     def logit_score(self, logits: Tensor) -> Tensor:
-        fitted = {name: values.to(logits.device) for name, values in self.state().items()}
-        distance = (logits.unsqueeze(1) - fitted["means"]).square().sum(2).sqrt()
-        moved = (distance - fitted["least"] + SHIFT).clamp(min=0) / fitted["scale"]
-        outside = -torch.expm1(-(moved ** fitted["shape"]))
-        alpha = min(self.alpha, logits.shape[1])
-        order = logits.sort(dim=1, descending=True, stable=True).indices
-        ranks = torch.arange(alpha, 0, -1, device=logits.device).double() / alpha
-        trust = torch.zeros_like(logits).scatter(1, order[:, :alpha], ranks.expand(len(logits), -1))
-        lost = logits * outside * trust
-        revised = torch.cat([lost.sum(1, keepdim=True), logits - lost], 1)
-        return -torch.softmax(revised, 1)[:, 0]
+        return -unknown_probability(logits, self.state(), self.alpha)
+
+
+def fitted(
+    owner: str, network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], tail: int
+) -> dict[str, Tensor]:
+    """Means (classes, classes), and of each tail its least distance, shape and scale (classes,).
+
+    Raises:
+        ProgipError: as ``OpenMax.fit``.
+    """
+    means, tails = [], []
+    for klass, (mean, every) in enumerate(of_classes(owner, network, batches)):
+        distances = every[-tail:]
+        if len(distances) < 2 or distances[0] == distances[-1]:
+            raise ProgipError(
+                f"{owner}: class {klass} has {len(every)} correctly classified training images, "
+                "too few or too alike to fit their distances; train the network, give more "
+                "training images, or do without it"
+            )
+        means.append(mean)
+        tails.append((distances[0], *_weibull(distances - distances[0] + SHIFT)))
+    least, shape, scale = np.array(tails).T
+    state = {"means": np.stack(means), "least": least, "shape": shape, "scale": scale}
+    return {name: torch.from_numpy(values) for name, values in state.items()}
+
+
+def unknown_probability(logits: Tensor, state: Mapping[str, Tensor], alpha: int) -> Tensor:
+    """The probability (B,) of the unknown class of float64 logits (B, classes).
+
+    Args:
+        state: of ``fitted``.
+    """
+    fit = {name: values.to(logits.device) for name, values in state.items()}
+    distance = (logits.unsqueeze(1) - fit["means"]).square().sum(2).sqrt()
+    moved = (distance - fit["least"] + SHIFT).clamp(min=0) / fit["scale"]
+    outside = -torch.expm1(-(moved ** fit["shape"]))
+    alpha = min(alpha, logits.shape[1])
+    order = logits.sort(dim=1, descending=True, stable=True).indices
+    ranks = torch.arange(alpha, 0, -1, device=logits.device).double() / alpha
+    trust = torch.zeros_like(logits).scatter(1, order[:, :alpha], ranks.expand(len(logits), -1))
+    lost = logits * outside * trust
+    revised = torch.cat([lost.sum(1, keepdim=True), logits - lost], 1)
+    return torch.softmax(revised, 1)[:, 0]
 
 
 def _weibull(tail: np.ndarray) -> tuple[float, float]:

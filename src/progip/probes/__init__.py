@@ -1,7 +1,8 @@
 """What is observed of every execution, one class per file; each declares the columns it produces.
 
 ``DetectionProbe`` and ``RangeProbe`` are always there. Others are switched on by name:
-``probes=[largest_logit]``, or by class for one of your own: ``probes=[package.module.Class]``.
+``probes=[largest_logit]``, or by class for one of your own: ``probes=[package.module.Class]``. What
+follows a colon is the option of one that has an option: ``probes=['layer_traces:layer.*relu2']``.
 """
 
 import importlib
@@ -43,14 +44,16 @@ def probes_named(names: list[str]) -> tuple[Probe, ...]:
     """The probes that a configuration switches on.
 
     Args:
-        names: of this folder's, or ``package.module.Class`` for one of your own.
+        names: of this folder's, or ``package.module.Class`` for one of your own; with ``:OPTION``
+            where it has one.
 
     Raises:
         ProgipError: there is none of that name, or two make the same column.
     """
     known = optional_probes()
     found: list[Probe] = []
-    for name in names:
+    for entry in names:
+        name, colon, option = entry.partition(":")
         cls = known.get(name)
         if cls is None:
             module, _, own = name.rpartition(".")
@@ -63,7 +66,10 @@ def probes_named(names: list[str]) -> tuple[Probe, ...]:
                 ) from error
         if not (isinstance(cls, type) and issubclass(cls, Probe)):
             raise ProgipError(f"probes: {name} is not a Probe")
-        found.append(cls())
+        try:
+            found.append(cls(option) if colon else cls())  # type: ignore[call-arg]
+        except TypeError as error:
+            raise ProgipError(f"probes: '{entry}': {error}; options stand after a colon") from error
     seen: dict[str, str] = {c.name: cls.name for cls in BASE for c in cls.produces}
     for probe in found:
         for column in probe.produces:

@@ -1,13 +1,14 @@
 """What a probe is: it observes one thing of every execution, and declares the columns it makes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
+from progip.models.calls import Call
 from progip.ood_methods.base import Detection
 from progip.records import Column
 
@@ -47,13 +48,40 @@ class Probe(ABC):
     Class attributes:
         name: what configurations call it.
         produces: its columns, named as in golden rows.
+        learns: whether ``fit`` learns anything; what it learnt is kept with golden results.
+
+    Attributes:
+        layers: whose outputs in the first forward pass ``measure_layers`` sees: a regular
+            expression of names, or "" for the last of each stage (``engine.stages``); None: none.
     """
 
     name: ClassVar[str]
     produces: ClassVar[tuple[Column, ...]]
+    learns: ClassVar[bool] = False
+    layers: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What names it with its options; for manifests."""
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"{type(self).__module__}.{type(self).__qualname__}({self.label})"
 
     def check(self, classes: int) -> None:  # noqa: B027 - most fit any number
         """Refuse a network with so many classes. Raises ProgipError."""
+
+    def fit(  # noqa: B027 - most learn nothing
+        self, network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
+    ) -> None:
+        """Learn from (images, labels) batches of ID training data; called where it ``learns``."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What ``fit`` learnt, for the cache."""
+        return {}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:  # noqa: B027
+        """Take back what ``state`` gave."""
 
     def measure(self, detection: Detection) -> Tensor | None:
         """What to keep of an execution, (B, ...); every row must depend on its own image alone.
@@ -61,6 +89,10 @@ class Probe(ABC):
         Both executors run this as part of the detector, so it uses operations of PyTorch alone and
         never looks at values. None (the default): ``columns`` needs no more than ``Observation``.
         """
+        return None
+
+    def measure_layers(self, outputs: Mapping[Call, Tensor]) -> Tensor | None:
+        """As ``measure``, of the outputs (B, ...) of the calls that ``layers`` names, in order."""
         return None
 
     @abstractmethod

@@ -6,14 +6,21 @@ from progip.errors import ProgipError
 from progip.probes import Probe, optional_probes
 
 
-def probes_for(needs: Collection[str], computes: Collection[str]) -> tuple[Probe, ...]:
-    """The probes of this package that produce what is needed and an OOD method does not compute.
+def probes_for(
+    needs: Collection[str], computes: Collection[str], among: Sequence[Probe] | None = None
+) -> tuple[Probe, ...]:
+    """The probes that produce what is needed and an OOD method does not compute.
 
     For a deployed detector, which observes what its protection needs without being told.
+
+    Args:
+        among: those there are; None: all of this package, made with their default options.
     """
+    if among is None:
+        among = tuple(probe() for probe in optional_probes().values())
     return tuple(
-        probe()
-        for probe in optional_probes().values()
+        probe
+        for probe in among
         if {column.name for column in probe.produces} & (set(needs) - set(computes))
     )
 

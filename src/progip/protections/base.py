@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from progip.described import Described
 from progip.errors import ProgipError
@@ -65,11 +66,13 @@ class Protection(Described, ABC):
         watches: the columns of evidence that ``judge`` looks at; a deployed detector gathers no
             other. Default those of every detector, range checks included. The OOD method or a
             probe must produce them (``progip.probes.needs``).
+        measures: the columns of ``measured``; none by default.
     """
 
     name: str
 
     watches: ClassVar[tuple[str, ...]] = EVIDENCE
+    measures: ClassVar[tuple[pa.Field, ...]] = ()
 
     @property
     def calibrated_on(self) -> tuple[str, ...]:
@@ -87,6 +90,10 @@ class Protection(Described, ABC):
     @abstractmethod
     def judge(self, evidence: Evidence, thresholds: Mapping[str, float]) -> Judgement:
         """Raise alarms. NaN and infinity are never fine."""
+
+    def measured(self, evidence: Evidence) -> dict[str, np.ndarray]:
+        """What its rows say beside the alarm: the columns ``measures``, (n,) each."""
+        return {}
 
     def limits(self, thresholds: Mapping[str, float]) -> tuple[Limit, ...] | None:
         """All of ``judge``, where that is a comparison with limits, in the order of the checks.
@@ -114,6 +121,25 @@ class Protection(Described, ABC):
             option: (n,) float64, infinite where no value will do.
         """
         return {}
+
+    def suspicion(
+        self, evidence: Evidence, clean: Evidence, thresholds: Mapping[str, float]
+    ) -> np.ndarray | None:
+        """One number by which the protection would order executions, the likeliest faults last.
+
+        Moving a limit on it gives every pair of detection and false alarms that the protection can
+        reach while its limits move together. By default the largest of ``least_margins``; None for
+        a protection without any.
+
+        Args:
+            evidence: of n executions, with what ``measured`` gave of them.
+            clean, thresholds: as of ``least_margins``.
+
+        Returns:
+            (n,) float64, infinite where an alarm is raised whatever the limits are.
+        """
+        margins = self.least_margins(evidence, clean, thresholds)
+        return np.max(list(margins.values()), axis=0) if margins else None
 
 
 def passing(value: np.ndarray, finite: np.ndarray) -> np.ndarray:

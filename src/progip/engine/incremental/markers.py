@@ -120,11 +120,12 @@ class Markers:
 class MarkedPipeline(Pipeline):
     """The same pipeline for tracing: a range check is one node, its excess a column of its own."""
 
-    def __init__(self, pipeline: Pipeline, device: torch.device) -> None:
+    def __init__(self, pipeline: Pipeline, images: Tensor) -> None:
         super().__init__(pipeline.network, pipeline.method, pipeline.ranges)
         self.probes = pipeline.probes
+        self._looked = pipeline.looked_at(images)
         # tensors, because a GPU divides by a number in another way than by a tensor
-        columns = (values.unbind() for values in self.ranges.bounds(device))
+        columns = (values.unbind() for values in self.ranges.bounds(images.device))
         self._limits = dict(zip(self.ranges.sites, zip(*columns, strict=True), strict=True))
 
     def _measured(self, site: Call, output: Tensor) -> Any:

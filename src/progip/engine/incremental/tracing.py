@@ -164,7 +164,7 @@ def _reads(node: Node) -> list[int]:
 
 def _trace(pipeline: Pipeline, images: Tensor) -> tuple[fx.Graph, list[SiteKey]]:
     markers = Markers()
-    marked = MarkedPipeline(pipeline, images.device)
+    marked = MarkedPipeline(pipeline, images)
 
     def function(batch: Tensor) -> list[Tensor]:
         seen = marked(batch, markers.enter)
