@@ -118,7 +118,7 @@ class MyNetwork(nn.Module):
                 "model.head=text_guided",
             ],
             ROOT / "conf",
-        )  # fmt: skip
+        )
     )
     assert seeded_network(settings.subject.model).fc.classify.weight.shape == (8, 512)
     np.save(tmp_path / "embeddings.npy", np.eye(10, 512, dtype=np.float32))
