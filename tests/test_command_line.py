@@ -207,4 +207,4 @@ def test_training_by_the_fast_recipe(tmp_path: Path) -> None:
     assert "recipe.scale_milestones must be" in too_few.stderr
     unknown = call("-m", "progip", "train", "recipe=quick", "--output", str(output))
     assert unknown.returncode == 1
-    assert "fast published" in unknown.stderr
+    assert "fast finetune" in unknown.stderr

@@ -105,7 +105,9 @@ def train(arguments: argparse.Namespace) -> None:
         seed=cfg.seed,
     )
     print(f"{trained.path}\nsha256 {trained.sha256}")
-    print(f"use it: python run.py model={model.name} model.weights={trained.path}")
+    read = ("dataset", "recipe", "model.weights", "model.recipe", "model.head.embeddings")
+    same = [word for word in arguments.overrides if not word.startswith(read)]
+    print(f"use it: python run.py {shlex.join([*same, f'model.weights={trained.path}'])}")
 
 
 def runtime(arguments: argparse.Namespace) -> None:

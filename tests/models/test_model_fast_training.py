@@ -15,7 +15,7 @@ from torch import nn
 
 from progip.datasets.base import Images
 from progip.errors import ProgipError
-from progip.models import training
+from progip.models import batches, training
 from progip.models.base import Model, Recipe
 from progip.models.digits import DigitsResNet
 from progip.models.labelled_images import cropped, normalised
@@ -50,12 +50,12 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Seen]:
         last = output.is_contiguous(memory_format=torch.channels_last)
         passes.append(Seen(module.training, args[0].shape[3], last, output.dtype))
 
-    def watched(model: Model, seed: int) -> nn.Module:
+    def watched(model: Model, seed: int) -> tuple[nn.Module, str]:
         network = seeded_network(model, seed)
         network.get_submodule("conv1").register_forward_hook(note)
-        return network
+        return network, ""
 
-    monkeypatch.setattr(training, "seeded_network", watched)
+    monkeypatch.setattr(training, "network_and_head", watched)
     return passes
 
 
@@ -180,7 +180,7 @@ def test_resumed_training_is_bit_identical(
     """Interrupted in each stage, in the middle of an epoch: after the third batch."""
     images, test = stripes(50), stripes(30)
     whole = run(spec(), images, tmp_path / "whole.safetensors", test=test)
-    crop = training.cropped
+    crop = batches.cropped
     for steps in (7, 3, 3):
         left = [steps]
 
@@ -190,10 +190,10 @@ def test_resumed_training_is_bit_identical(
                 raise KeyboardInterrupt
             return crop(*arguments)
 
-        monkeypatch.setattr(training, "cropped", interrupted)
+        monkeypatch.setattr(batches, "cropped", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(spec(), images, tmp_path / "parts.safetensors", test=test)
-    monkeypatch.setattr(training, "cropped", crop)
+    monkeypatch.setattr(batches, "cropped", crop)
     parts = run(spec(), images, tmp_path / "parts.safetensors", test=test)
     assert parts.accuracy == whole.accuracy
     assert parts.sha256 == whole.sha256  # the whole file, metadata too

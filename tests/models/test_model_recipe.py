@@ -161,10 +161,10 @@ def test_images_that_do_not_fit_at_their_own_size_are_named() -> None:
 
 def test_the_optimiser_does_what_the_options_say() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2))
-    plain, fused = (Recipe(fused=value).optimiser(network) for value in (False, True))
+    plain, fused = (Recipe(fused=value).new_optimiser(network) for value in (False, True))
     assert (plain.defaults["fused"], fused.defaults["fused"]) == (None, True)
     assert len(plain.param_groups) == 1
-    decayed, spared = Recipe(decay_norms=False).optimiser(network).param_groups
+    decayed, spared = Recipe(decay_norms=False).new_optimiser(network).param_groups
     assert [p.ndim for p in decayed["params"]] == [4, 2]
     assert (decayed["weight_decay"], spared["weight_decay"]) == (1e-4, 0)
     assert len(spared["params"]) == 4

@@ -78,7 +78,7 @@ def test_resumed_training_is_bit_identical(
     for interrupted_in in (1, 2):
 
         def interrupted(*arguments: Any, stop: int = interrupted_in) -> float:
-            if arguments[6] == stop:
+            if arguments[7] == stop:
                 raise KeyboardInterrupt
             return epoch(*arguments)
 

@@ -86,6 +86,30 @@ def network_and_head(spec: Model, seed: int = 0, *, start: bool = True) -> tuple
         return network, spec.head.attach(network, spec.classes, spec.feature_layer, start=start)
 
 
+def put_start(network: nn.Module, spec: Model, head: str) -> None:
+    """Put the weights of ``spec.weights`` into a network that is to be trained further.
+
+    Args:
+        network: changed in place.
+        head: the name of the head, which keeps what it starts with, as its part of the file is of
+            the layer it replaces; "" for all.
+
+    Raises:
+        ProgipError: as ``load_network`` for weights that are missing or do not fit.
+    """
+    if spec.weights == PUBLISHED:
+        given, where = dict(spec.published_weights()), "the published weights"
+    else:
+        path = locate(spec)
+        given, where = read_state_dict(path), str(path)
+    if head:
+        own = network.state_dict()
+        given = without_shared_prefix(given, own)
+        given = {k: v for k, v in given.items() if not k.startswith(f"{head}.")}
+        given |= {k: v for k, v in own.items() if k.startswith(f"{head}.")}
+    _put(network, given, where, spec)
+
+
 @contextmanager
 def seeded(key: str, device: torch.device | str = "cpu") -> Iterator[None]:
     """Within it random numbers start from a hash of the key; afterwards all is as before."""

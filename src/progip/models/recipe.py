@@ -1,4 +1,4 @@
-"""How a network is trained from scratch: the options of a model's ``recipe:`` block."""
+"""How a network is trained: the options of a model's ``recipe:`` block."""
 
 import logging
 import math
@@ -9,29 +9,35 @@ import torch
 from torch import nn
 
 from progip.errors import ProgipError
+from progip.models.schedules import learning_rate_at
 
 log = logging.getLogger(__name__)
 
 SCHEDULES = ("steps", "cosine", "one_cycle")
+OPTIMISERS = ("sgd", "adamw")
+STARTS = ("scratch", "weights")
 PRECISIONS = ("float32", "bfloat16", "auto")
-#: where a one-cycle schedule starts and ends, as parts of its peak (torch's OneCycleLR)
-CYCLE_START = 1 / 25
-CYCLE_END = CYCLE_START / 1e4
 #: options that the first training files did not have yet
 _LATER = (
     "warm_up", "decay_norms", "precision", "scales", "scale_milestones", "channels_last", "fused",
+    "optimiser", "every", "warm_up_epochs", "warm_up_factor", "final_learning_rate", "mixup",
+    "cutmix", "erase", "trivial_augment", "clip_gradient", "ema_decay", "ema_steps", "start",
+    "freeze_backbone",
 )  # fmt: skip
 
 
 @dataclass(kw_only=True)
 class Recipe:
-    """How a network is trained from scratch; the recipe of each model's YAML is the published one.
+    """How a network is trained; the recipe of each model's YAML is the published one.
 
     Attributes:
         epochs, batch_size: passes over the training set, images a step.
         learning_rate, momentum, nesterov, weight_decay: of stochastic gradient descent.
+        optimiser: ``sgd`` or ``adamw``, which has no ``momentum`` and no ``nesterov``.
         schedule: ``steps`` multiplies the learning rate by ``gamma`` at each of ``milestones``
-            (epochs); ``cosine`` lowers it to 0 over all epochs; ``one_cycle`` changes it with
+            (epochs), or ``every`` so many epochs; ``cosine`` lowers it to ``final_learning_rate``
+            over all epochs, after ``warm_up_epochs`` in which it rises linearly from
+            ``warm_up_factor`` of itself; ``one_cycle`` changes it with
             every step: up to ``learning_rate``, then down to nearly 0, both linearly (Smith,
             Topin, Super-convergence, 2019; the momentum stays).
         warm_up: share of the steps in which ``one_cycle`` rises.
@@ -47,6 +53,17 @@ class Recipe:
         scale_milestones: the epochs at which the second, third, ... of ``scales`` begins.
         channels_last: memory format of network and images.
         fused: update all parameters in one call.
+        mixup, cutmix: alpha of the beta distribution that images and targets are mixed by; of both
+            one is drawn for each batch (torchvision's ``MixUp``, ``CutMix``). 0 = none.
+        erase: probability of erasing a rectangle of an image (``RandomErasing``).
+        trivial_augment: one random change of each image (``TrivialAugmentWide``).
+        clip_gradient: largest norm of all gradients together; 0 = any.
+        ema_decay, ema_steps: the finished network is the exponential moving average of the trained
+            one, which takes in every so many steps (``AveragedModel``); decay 0 = no average.
+            During ``warm_up_epochs`` it is the trained one.
+        start: ``scratch``, or from ``weights``: those of ``model.weights``, without the last layer
+            where ``model.head`` replaces it.
+        freeze_backbone: train the last layer or head alone, on features that are computed once.
     """
 
     epochs: int = 200
@@ -68,6 +85,20 @@ class Recipe:
     scale_milestones: list[int] = field(default_factory=list)
     channels_last: bool = False
     fused: bool = False
+    optimiser: str = "sgd"
+    every: int = 0
+    warm_up_epochs: int = 0
+    warm_up_factor: float = 0.01
+    final_learning_rate: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    erase: float = 0.0
+    trivial_augment: bool = False
+    clip_gradient: float = 0.0
+    ema_decay: float = 0.0
+    ema_steps: int = 32
+    start: str = "scratch"
+    freeze_backbone: bool = False
 
     def __post_init__(self) -> None:
         rules = {
@@ -98,6 +129,26 @@ class Recipe:
                 f"recipe.scales, all below the {self.epochs} recipe.epochs",
             ),
         }
+        rules |= {
+            "optimiser": (self.optimiser in OPTIMISERS, f"one of {', '.join(OPTIMISERS)}"),
+            "every": (self.every >= 0, "0 or more epochs"),
+            "warm_up_epochs": (0 <= self.warm_up_epochs < self.epochs, "in [0, recipe.epochs)"),
+            "warm_up_factor": (0 < self.warm_up_factor <= 1, "in (0, 1]"),
+            "final_learning_rate": (
+                0 <= self.final_learning_rate <= self.learning_rate,
+                "in [0, recipe.learning_rate]",
+            ),
+            **{name: (getattr(self, name) >= 0, "0 or more") for name in ("mixup", "cutmix")},
+            "erase": (0 <= self.erase <= 1, "in [0, 1]"),
+            "clip_gradient": (0 <= self.clip_gradient < math.inf, "0 or more"),
+            "ema_decay": (0 <= self.ema_decay < 1, "in [0, 1)"),
+            "ema_steps": (self.ema_steps >= 1, "at least 1"),
+            "start": (self.start in STARTS, f"one of {', '.join(STARTS)}"),
+            "freeze_backbone": (
+                not self.freeze_backbone or self.start == "weights",
+                "false where recipe.start=scratch: an untrained backbone is worth nothing",
+            ),
+        }
         for name, (holds, wanted) in rules.items():
             if not holds:
                 raise ProgipError(f"recipe.{name} must be {wanted}, not {getattr(self, name)}")
@@ -105,14 +156,30 @@ class Recipe:
             raise ProgipError(
                 f"recipe.milestones has no effect with schedule={self.schedule}; leave it empty"
             )
+        self._check_effects()
+
+    def _check_effects(self) -> None:
+        """Refuse options that nothing would read."""
+        steps, cosine = self.schedule == "steps", self.schedule == "cosine"
+        read = {
+            "every": (steps and not self.milestones, "with schedule=steps without milestones"),
+            "warm_up_epochs": (cosine, "with schedule=cosine"),
+            "final_learning_rate": (cosine, "with schedule=cosine"),
+        }
+        if self.freeze_backbone:
+            wrong = (False, "where images change: with freeze_backbone their features are constant")
+            changing = ("crop_padding", "flip", "mixup", "cutmix", "erase", "trivial_augment")
+            read |= dict.fromkeys(changing, wrong)
+            read["scale_milestones"] = wrong
+        for name, (reads, where) in read.items():
+            if getattr(self, name) and not reads:
+                raise ProgipError(
+                    f"recipe.{name}={getattr(self, name)} has an effect only {where}; leave it out"
+                )
 
     def learning_rate_at(self, epoch: int, step: int = 0, steps: int = 1) -> float:
         """The learning rate of a step of an epoch that has so many, both counted from 0."""
-        if self.schedule == "one_cycle":
-            return self._cycle(epoch * steps + step, self.epochs * steps)
-        if self.schedule == "cosine":
-            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
-        return self.learning_rate * self.gamma ** sum(epoch >= m for m in self.milestones)
+        return learning_rate_at(self, epoch, step, steps)
 
     def scale_at(self, epoch: int) -> float:
         """The images' sides in an epoch, counted from 0, as a part of their own."""
@@ -134,31 +201,26 @@ class Recipe:
         later = _later_defaults()
         return {k: v for k, v in asdict(self).items() if k not in later or v != later[k]}
 
-    def optimiser(self, network: nn.Module) -> torch.optim.SGD:
-        """Stochastic gradient descent for the network; ``learning_rate_at`` is for the caller."""
-        groups: list[dict[str, Any]] = [{"params": list(network.parameters())}]
+    def new_optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
+        """For what the network trains; ``learning_rate_at`` is for the caller."""
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [{"params": parameters}]
         if not self.decay_norms:  # scales, shifts and biases are vectors
-            groups = [{"params": [p for p in network.parameters() if p.ndim > 1]}]
-            vectors = [p for p in network.parameters() if p.ndim <= 1]
+            groups = [{"params": [p for p in parameters if p.ndim > 1]}]
+            vectors = [p for p in parameters if p.ndim <= 1]
             groups.append({"params": vectors, "weight_decay": 0.0})
-        return torch.optim.SGD(
-            groups,
-            lr=self.learning_rate,
-            momentum=self.momentum,
-            nesterov=self.nesterov,
-            weight_decay=self.weight_decay,
-            fused=self.fused or None,
-        )
+        shared: dict[str, Any] = {
+            "lr": self.learning_rate,
+            "weight_decay": self.weight_decay,
+            "fused": self.fused or None,
+        }
+        if self.optimiser == "adamw":
+            return torch.optim.AdamW(groups, **shared)
+        return torch.optim.SGD(groups, momentum=self.momentum, nesterov=self.nesterov, **shared)
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """Within it a forward pass computes in the recipe's precision."""
         return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
-
-    def _cycle(self, step: int, steps: int) -> float:
-        peak, top, last = self.learning_rate, self.warm_up * steps - 1, steps - 1
-        if step < top:
-            return peak * (CYCLE_START + (1 - CYCLE_START) * step / top)
-        return peak * (1 + (CYCLE_END - 1) * (step - top) / (last - top))
 
 
 def completed(recorded: dict[str, Any]) -> dict[str, Any]:

@@ -13,10 +13,19 @@ from torch import nn
 from tqdm import tqdm
 
 from progip.errors import ProgipError
+from progip.models.averaging import Average
 from progip.models.base import Model
+from progip.models.batches import Batches, FeatureBatches, PixelBatches
+from progip.models.heads.base import classifier_name
 from progip.models.image_sizes import SmallerImages, resized, scaled
-from progip.models.labelled_images import LabelledImages, check, cropped, normalised
-from progip.models.loading import seeded, seeded_network, usable_device
+from progip.models.labelled_images import LabelledImages, check, normalised
+from progip.models.loading import (
+    network_and_head,
+    put_start,
+    seeded,
+    usable_device,
+    weights_fingerprint,
+)
 from progip.models.training_files import Run, Settings
 
 log = logging.getLogger(__name__)
@@ -49,9 +58,13 @@ def train(
     device: torch.device | str = "cpu",
     seed: int = 0,
 ) -> Trained:
-    """Train a model from scratch by ``spec.recipe`` and write its weights to ``output``.
+    """Train a model by ``spec.recipe`` and write its weights to ``output``.
 
-    Stochastic gradient descent with momentum (He et al., CVPR 2016). A checkpoint is written
+    From scratch, or from ``spec.weights`` (``recipe.start``). With ``recipe.freeze_backbone`` the
+    last layer or head alone is trained, on the features that the rest of the network, in evaluation
+    mode, gives of each image: computed once, and once more where a training is continued.
+
+    A checkpoint is written
     beside ``output`` after every epoch; the same command continues from it, and the weights are
     those of a training that was never interrupted, bit for bit. A finished ``output`` of the same
     settings is returned at once.
@@ -64,7 +77,7 @@ def train(
     training is not continued in another precision unnoticed.
 
     Args:
-        spec: the model; its ``weights`` are ignored.
+        spec: the model; its ``weights`` are ignored where it starts from scratch.
         images, test: uint8 pixels (n, channels, h, w) and labels (n,). The test images only
             measure the accuracy of each epoch, as that epoch was trained: at its size and in its
             precision; nothing is chosen by it. The last one is of the finished network as
@@ -84,34 +97,54 @@ def train(
             check(spec, part, name, len(mean), len(std))
     spec = copy.copy(spec)
     recipe = spec.recipe = spec.recipe.on(place)
-    settings = Settings.of(spec, images.fingerprint(), mean, std, seed)
+    network, head = network_and_head(spec, seed)
+    if recipe.start == "weights":
+        put_start(network, spec, head)
+    # what embeddings and weight files hold, not where they lie
+    start = weights_fingerprint(network) if head or recipe.start == "weights" else None
+    settings = Settings.of(spec, images.fingerprint(), mean, std, seed, start)
     run = Run(Path(output), settings)
     run.prepare(resume)
     if (done := run.finished()) is not None:
         log.info("%s is already trained with these settings", run.output)
         return Trained(run.output, *done)
 
-    network = seeded_network(spec, seed).to(place)
+    network = network.to(place)
     if recipe.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     full_size = images.pixels.shape[2:]
     sizes = SmallerImages(spec, network, full_size, recipe.scales)
-    optimiser = recipe.optimiser(network)
-    first_epoch = run.restore(network, optimiser, place)
-    batches = -(-len(images.pixels) // recipe.batch_size)
-    steps = {"total": recipe.epochs * batches, "initial": first_epoch * batches}
+    normalisation = (mean, std)
+    learner: nn.Module = network
+    batches: Batches
+    features: FeatureBatches | None = None  # of the test images
+    if recipe.freeze_backbone:
+        learner = network.get_submodule(
+            head or classifier_name(network, spec.classes, spec.feature_layer)
+        )
+        batches = FeatureBatches(network, learner, images, normalisation, place)
+        if test is not None:
+            features = FeatureBatches(network, learner, test, normalisation, place)
+    else:
+        batches = PixelBatches(recipe, images, normalisation, spec.classes, place)
+    optimiser, average = recipe.new_optimiser(learner), Average(recipe, learner)
+    first_epoch = run.restore(learner, optimiser, average, place)
+    each = -(-len(batches) // recipe.batch_size)
+    steps = {"total": recipe.epochs * each, "initial": first_epoch * each}
     with tqdm(desc=spec.name, unit="batch", disable=None, leave=False, **steps) as bar:
         for epoch in range(first_epoch, recipe.epochs):
             started = time.perf_counter()
             size = scaled(full_size, recipe.scale_at(epoch))
             with sizes.at(size):
                 loss = _epoch(
-                    network, optimiser, spec, images, (mean, std), seed, epoch, place, bar
+                    learner, optimiser, average, spec, batches, size, seed, epoch, place, bar
                 )
                 seconds = time.perf_counter() - started
-                run.checkpoint(network, optimiser, epoch + 1)
+                run.checkpoint(learner, optimiser, average, epoch + 1)
                 accuracy = None
-                if test is not None and epoch + 1 < recipe.epochs:
+                if features is not None:
+                    accuracy = features.accuracy(learner)
+                elif test is not None and epoch + 1 < recipe.epochs:
                     with recipe.autocast(place):
                         accuracy = evaluate(network, test, mean, std, device=place, size=size)
             log.info(
@@ -126,6 +159,7 @@ def train(
                 seconds,
                 len(images.pixels) / seconds,
             )
+    average.finish(learner)
     accuracy = None if test is None else evaluate(network, test, mean, std, device=place)
     sha256 = run.finish(network, accuracy)
     shown = "" if accuracy is None else f", test accuracy {accuracy:.2%}"
@@ -165,25 +199,24 @@ def evaluate(
 def _epoch(
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
+    average: Average,
     spec: Model,
-    images: LabelledImages,
-    normalisation: tuple[list[float], list[float]],
+    examples: Batches,
+    size: tuple[int, int],
     seed: int,
     epoch: int,
     device: torch.device,
     bar: tqdm,
 ) -> float:
-    """One pass over the training images; the mean loss.
+    """One pass over the training examples; the mean loss.
 
     Its random numbers are keyed by (seed, epoch), so a resumed training needs no generator state.
     """
     recipe = spec.recipe
-    size = scaled(images.pixels.shape[2:], recipe.scale_at(epoch))
-    memory = torch.channels_last if recipe.channels_last else torch.preserve_format
     network.train()
     total = torch.zeros((), device=device)
     with seeded(f"{spec.name}/{seed}/{epoch}", device):
-        order = torch.randperm(len(images.pixels))
+        order = torch.randperm(len(examples))
         batches = order.split(recipe.batch_size)
         for step, chosen in enumerate(batches):
             bar.update()
@@ -191,20 +224,16 @@ def _epoch(
                 continue
             for group in optimiser.param_groups:
                 group["lr"] = recipe.learning_rate_at(epoch, step, len(batches))
-            pixels = torch.from_numpy(images.pixels[chosen.numpy()])
-            labels = torch.from_numpy(images.labels[chosen.numpy()]).to(device)
-            if recipe.crop_padding:
-                pixels = cropped(pixels, recipe.crop_padding)
-            if recipe.flip:
-                mirrored = (torch.rand(len(pixels)) < 0.5).view(-1, 1, 1, 1)
-                pixels = torch.where(mirrored, pixels.flip(3), pixels)
-            batch = resized(normalised(pixels, *normalisation).to(device), size)
+            batch, targets = examples.take(chosen, size)
             with recipe.autocast(device):
-                logits = network(batch.to(memory_format=memory)).float()
-            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+                logits = network(batch).float()
+            loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
             optimiser.zero_grad()
             loss.backward()
+            if recipe.clip_gradient:
+                nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_gradient)
             optimiser.step()
+            average.update(network, epoch, step, len(batches))
             total += loss.detach() * len(chosen)
     mean_loss = float(total) / len(order)
     if not np.isfinite(mean_loss):

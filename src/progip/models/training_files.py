@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from progip.errors import ProgipError
+from progip.models.averaging import Average
 from progip.models.base import Model
 from progip.models.recipe import completed
 from progip.storage.whole_files import write_whole
@@ -35,8 +36,21 @@ class Settings:
 
     @classmethod
     def of(
-        cls, spec: Model, data: str, mean: list[float], std: list[float], seed: int
+        cls,
+        spec: Model,
+        data: str,
+        mean: list[float],
+        std: list[float],
+        seed: int,
+        start: str | None = None,
     ) -> "Settings":
+        """Of a training.
+
+        Args:
+            data: fingerprint of the training images.
+            start: fingerprint of the weights it starts from, where these are more than the initial
+                weights that model and seed give.
+        """
         model = {k: v for k, v in asdict(spec).items() if k not in _IRRELEVANT}
         model.pop("recipe")
         if spec.head is None:  # so that files from before there were heads stay valid
@@ -51,6 +65,8 @@ class Settings:
             "data": data_values,
             "seed": seed,
         }
+        if start is not None:
+            values["start"] = start
         return cls(json.loads(json.dumps(values)))
 
     def differences(self, other: dict[str, Any]) -> str:
@@ -115,7 +131,11 @@ class Run:
         return _sha256(self.output), made["accuracy"]
 
     def restore(
-        self, network: nn.Module, optimiser: torch.optim.Optimizer, device: torch.device
+        self,
+        network: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        average: Average,
+        device: torch.device,
     ) -> int:
         """Load the checkpoint, if there is one; the number of finished epochs.
 
@@ -136,15 +156,23 @@ class Run:
         self._refuse(path, self.settings.differences(made))
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
+        average.restore(state.get("average", {}))
         return epochs
 
-    def checkpoint(self, network: nn.Module, optimiser: torch.optim.Optimizer, epochs: int) -> None:
+    def checkpoint(
+        self,
+        network: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        average: Average,
+        epochs: int,
+    ) -> None:
         """Write the state after so many epochs; the file is whole or not there at all."""
         state = {
             "settings": json.dumps(self.settings.values),
             "epochs": epochs,
             "network": network.state_dict(),
             "optimiser": optimiser.state_dict(),
+            "average": average.state(),
         }
         write_whole(self.checkpoint_path, lambda path: torch.save(state, path))
 
