@@ -200,6 +200,13 @@ def test_an_edited_class_of_progip_is_named(demo: CellSettings) -> None:
     assert "digits.py) is new" in said
 
 
+def left_out(folder: Path) -> str:
+    """What the report says of the one cell that it leaves out."""
+    loaded = Campaign.load(folder)
+    assert len(loaded.cells) == 1
+    return next(text for text in loaded.warnings if text.startswith("left out: "))
+
+
 def test_cells_of_different_code_are_not_added_up(demo: CellSettings, tmp_path: Path) -> None:
     cfg = composed([f"outputs={tmp_path}/out", "runs=20", "pass=backward"], ROOT / "conf")
     other = cell_settings(cfg)
@@ -208,14 +215,12 @@ def test_cells_of_different_code_are_not_added_up(demo: CellSettings, tmp_path: 
     code = json.loads((other.folder / store.MANIFEST).read_text())["identity"]["code"]
     code["modules"]["progip.models.resnet_cifar"] = "0" * 64
     rewrite(other.folder, code)
-    with pytest.raises(ProgipError, match=r"differ in the code of progip\.models\.resnet_cifar"):
-        Campaign.load(tmp_path / "out")
+    assert "in the code of progip.models.resnet_cifar" in left_out(tmp_path / "out")
     assert len(Campaign.load(tmp_path / "out", allow_mixed=True).cells) == 2
     code["classes"]["model"] = "lab.Net"
     code["modules"] = {}
     rewrite(other.folder, code)
-    with pytest.raises(ProgipError, match=r"differ in the class of model"):
-        Campaign.load(tmp_path / "out")
+    assert "in the class of model (" in left_out(tmp_path / "out")
 
 
 def test_the_code_that_made_the_rows_is_in_both_manifests(demo: CellSettings) -> None:

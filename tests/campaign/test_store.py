@@ -123,6 +123,8 @@ def test_another_identity_is_refused_with_the_difference(tmp_path: Path) -> None
     identity = {"a": {"b": 1, "c": 2}, "seed": 0}
     store.write_json(tmp_path / store.MANIFEST, {"schema_version": 1, "identity": identity})
     check_same_identity(tmp_path, {"a": {"b": 1, "c": 2}, "seed": 0})
+    check_same_identity(tmp_path, {"seed": 5})  # where no row is, any will do
+    (tmp_path / "part-0000000000-0000000001.parquet").write_bytes(b"")
     with pytest.raises(ProgipError, match=r"a\.b was 1, is now 5; seed was 0, is now 3"):
         check_same_identity(tmp_path, {"a": {"b": 5, "c": 2}, "seed": 3})
 

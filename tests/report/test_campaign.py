@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -142,16 +143,38 @@ def test_rows_in_any_order_with_one_twice(campaign: Path, write_cell: Write) -> 
         ({"identity": {}, "config": {"ood_method": {"epsilon": 0.1}}}, "ood_method|model"),
     ],
 )
-def test_mixed_cells_are_refused(
+def test_of_mixed_cells_those_that_agree_are_reported(
     campaign: Path, write_cell: Write, change: dict, named: str
 ) -> None:
-    one = write_cell(runs(harmless="..."))
-    two = write_cell(runs(harmless="..."), fault_pass="backward", manifest=change)
-    with pytest.raises(ProgipError, match=f"differ in ({named})") as error:
-        Campaign.load(campaign)
-    for cell in (one, two):
-        assert cell.relative_to(campaign).as_posix() in str(error.value)
-    assert len(Campaign.load(campaign, allow_mixed=True).cells) == 2
+    one = write_cell(runs(harmless="..."), population="ood")
+    write_cell(runs(harmless="..."))
+    odd = write_cell(runs(harmless="...."), fault_pass="backward", manifest=change)
+    loaded = Campaign.load(campaign)
+    assert list(loaded.cells["fault_pass"]) == ["first_forward"] * 2
+    assert list(loaded.cells["done"]) == [3, 3]
+    (warning,) = loaded.warnings
+    names = [cell.relative_to(campaign).as_posix() for cell in (odd, one)]
+    assert re.match(rf"left out: {names[0]}: it differs from \S+ in ({named}) \(", warning)
+    assert "--allow-mixed" in warning
+    whole = Campaign.load(campaign, allow_mixed=True)
+    assert (len(whole.cells), whole.warnings) == (3, ())
+
+
+def test_of_two_halves_the_one_with_more_rows_is_reported(
+    campaign: Path, write_cell: Write
+) -> None:
+    """A component that another took the place of is named alone, and each reason told once."""
+    uniform = {"identity": {"sampling": {"name": "uniform", "layers": 1}}}
+    stratified = {"identity": {"sampling": {"name": "stratified", "bits": 8, "layers": 2}}}
+    for population in ("id", "ood"):
+        write_cell(runs(harmless="..."), population=population, manifest=uniform)
+        changed = {"fault_pass": "backward", "population": population, "manifest": stratified}
+        write_cell(runs(harmless="." * 9), **changed)
+    loaded = Campaign.load(campaign)
+    assert list(loaded.cells["done"]) == [9, 9]
+    (warning,) = loaded.warnings
+    assert "they differ from" in warning
+    assert "in sampling (stratified and uniform), so" in warning
 
 
 def test_what_may_differ(campaign: Path, write_cell: Write) -> None:

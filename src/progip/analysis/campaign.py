@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 
 from progip.analysis import tally
+from progip.analysis.agreement import agreeing
 from progip.analysis.counting import count_cell
 from progip.analysis.kinds import Kinds, declared_in, kinds_of
 from progip.analysis.manifests import (
     IDENTITY,
     CellFolder,
-    check_agreement,
     correction_of,
     fault_rate,
     find_cells,
@@ -110,12 +110,11 @@ class Campaign:
 
         Raises:
             ProgipError: there is no campaign, a manifest is broken, weights do not match the
-                sampling plan, or cells of one (model, dataset, ood_method) differ in seed,
-                weights, data, sampling plan or configuration and allow_mixed is False.
+                sampling plan, or one cell is in two folders.
         """
         found = _of_outcome(find_cells(Path(folder)), outcome)
-        check_agreement(found, allow_mixed)
-        warnings = _commits(found)
+        found, warnings = agreeing(found, allow_mixed)
+        warnings += _commits(found)
         natives = sorted({tally.native_estimand(cell.manifest) for cell in found})
         if estimand is None and len(natives) > 1:
             raise ProgipError(

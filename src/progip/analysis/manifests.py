@@ -17,23 +17,6 @@ IDENTITY = tuple(name for name in records.CELL.names if name not in ("cell", "ta
 #: what older manifests do not name, for there was nothing else
 USUAL = {"outcome": "ood_verdict", "condition": "all", "number_format": "fp32"}
 
-#: parts of a manifest's identity (else its config) that may differ only where these names differ
-SECTIONS: dict[str, tuple[str, ...]] = {
-    "model": (),
-    "dataset": (),
-    "ood_dataset": ("ood_dataset",),
-    "ood_method": ("ood_dataset",),
-    "fault_model": ("fault_model",),
-    "protection": ("protection",),
-    "sampling": (),
-    "outcome": (),
-    "condition": ("condition",),
-    "number_format": ("number_format",),
-}
-
-#: settings of a machine; what they lead to is compared by checksum instead
-MACHINE_KEYS = frozenset({"folder", "weights", "url", "sha256", "checksum", "recipe"})
-
 
 @dataclass(frozen=True)
 class CellFolder:
@@ -113,75 +96,6 @@ def find_cells(root: Path) -> list[CellFolder]:
             "there first, or give its folder"
         )
     return sorted(cells, key=lambda cell: cell.name)
-
-
-def check_agreement(cells: list[CellFolder], allow_mixed: bool = False) -> None:
-    """Refuse cells that must not be added up.
-
-    Cells of one (model, number_format, dataset, ood_method) must agree on seed, weights, data, OOD
-    threshold, code and configuration, unless allow_mixed. One cell of one seed in two folders is
-    refused always: its runs would count twice. Raises ProgipError that names both folders and what
-    differs.
-    """
-    seen: dict[Any, tuple[CellFolder, Any]] = {}
-    for cell in cells:
-        twin, _ = seen.setdefault(
-            ("twin", cell.key(*IDENTITY), cell.manifest["seed"]), (cell, None)
-        )
-        if twin is not cell:
-            raise ProgipError(
-                f"{twin.name} and {cell.name} hold the same cell with the same seed; remove one of "
-                "the two folders, or report each from its own"
-            )
-        if allow_mixed:
-            continue
-        for what, axes, value in _must_agree(cell):
-            detector = cell.key("model", "number_format", "dataset", "ood_method")
-            key = (what, detector, cell.key(*axes))
-            other, expected = seen.setdefault(key, (cell, value))
-            if difference := _difference(what, expected, value):
-                raise ProgipError(
-                    f"{other.name} and {cell.name} differ in {difference}, so their runs must not "
-                    "be added up; report them from separate folders, or allow mixed cells "
-                    "(--allow-mixed)"
-                )
-
-
-def _must_agree(cell: CellFolder) -> list[tuple[str, tuple[str, ...], Any]]:
-    """(what, parts of the identity within which it must be the same, its value)."""
-    manifest = cell.manifest
-    # a protection that corrects has a detector of its own
-    detector = ("ood_dataset", "protection") if correction_of(cell) else ("ood_dataset",)
-    claims: list[tuple[str, tuple[str, ...], Any]] = [
-        ("seed", (), manifest["seed"]),
-        ("weights_sha256", (), manifest.get("weights_sha256")),
-        ("data", ("ood_dataset",), manifest.get("data")),
-        ("thresholds.ood", detector, (manifest.get("thresholds") or {}).get("ood")),
-    ]
-    settings = manifest.get("identity") or manifest.get("config") or {}
-    claims += [(name, axes, settings.get(name)) for name, axes in SECTIONS.items()]
-    code = settings.get("code") or {}  # not recorded by older versions
-    for kind, name in code.get("classes", {}).items():
-        claims.append((f"the class of {kind}", SECTIONS.get(kind, ("protection",)), name))
-    return claims + [
-        (f"the code of {name}", (), sha) for name, sha in code.get("modules", {}).items()
-    ]
-
-
-def _difference(what: str, one: Any, other: Any) -> str | None:
-    """The first setting in which two values differ, with both; None when they agree."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        names = sorted({*one, *other} - MACHINE_KEYS)
-        found = (_difference(f"{what}.{name}", one.get(name), other.get(name)) for name in names)
-        return next((text for text in found if text), None)
-    if one == other:
-        return None
-    return f"{what} ({_short(one)} and {_short(other)})"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 70 else text[:67] + "..."
 
 
 def _read(path: Path, name: str) -> dict[str, Any] | None:

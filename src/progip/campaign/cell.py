@@ -89,7 +89,7 @@ class Cell:
         accepted()
         settings.fault_model.select(self.subject.tested.modules(settings.fault_model))
         clean = self.execution_folder / store.CLEAN
-        if not clean.exists():
+        if not clean.exists() or not store.named_shards(self.execution_folder):
             rows = clean_rows(self.subject.golden)
             with store.locked(clean.parent):  # else a process that tidies up may remove the draft
                 store.write_table(clean, rows)

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from progip.campaign.settings import CellSettings, identity
+from progip.campaign.settings import CellSettings
+from progip.campaign.settings_identity import of_execution, of_judging
 from progip.campaign.subject import Subject
 from progip.storage.manifests import CODE
 from progip.storage.source_code import code_identity
@@ -21,12 +22,7 @@ def execution_identity(settings: CellSettings, subject: Subject) -> dict[str, An
     }
     return {
         **subject.tested.identity,
-        "population": settings.population,
-        "fault_model": identity(settings.fault_model),
-        "fault_pass": settings.fault_pass,
-        "seed": settings.seed,
-        "sampling": identity(settings.sampling),
-        "condition": identity(settings.condition),
+        **of_execution(settings),
         CODE: code_identity(components, subject.tested.layers),
     }
 
@@ -37,4 +33,4 @@ def cell_identity(settings: CellSettings, subject: Subject) -> dict[str, Any]:
     judges = {"protection": settings.protection, "outcome": settings.outcome}
     judging = code_identity(judges)
     code = {part: {**runs[CODE][part], **judging[part]} for part in judging}
-    return {**runs, **{part: identity(one) for part, one in judges.items()}, CODE: code}
+    return {**runs, **of_judging(settings), CODE: code}

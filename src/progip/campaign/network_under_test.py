@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from progip.campaign.batch_size import fitting_batch
 from progip.campaign.correction import corrected_network
 from progip.campaign.golden import TABLES, CleanData
-from progip.campaign.settings import SubjectSettings, identity
+from progip.campaign.settings import SubjectSettings
+from progip.campaign.settings_identity import of_subject
 from progip.datasets.base import Images
 from progip.datasets.pairing import population_split
 from progip.engine.corrected import CorrectedPipeline
@@ -80,21 +81,13 @@ class NetworkUnderTest:
         owner = f"model '{settings.model.name}'"
         check_repeatable(self.plain, owner, self.images["id"][: self.batch_size])
         self.identity: dict[str, Any] = {
-            "model": identity(settings.model),
-            "number_format": identity(settings.number_format),
-            "dataset": identity(dataset),
-            "ood_dataset": identity(settings.ood_dataset),
-            "ood_method": identity(self.method),
+            **of_subject(settings),
             "weights_sha256": weights,
             "data": {
                 "train": self._train.fingerprint(),
                 **{f"{p}_{s}": images.fingerprint() for (p, s), images in splits.items()},
             },
         }
-        if settings.probes:
-            self.identity["probes"] = [probe.label for probe in settings.probes]
-        if settings.correction is not None:
-            self.identity["correction"] = identity(settings.correction)
 
     @cached_property
     def network(self) -> nn.Module:

@@ -1,8 +1,7 @@
 """What one cell needs to know: plain dataclasses, free of Hydra."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,7 +12,6 @@ from progip.conditions.all_images import ALL_IMAGES
 from progip.conditions.base import Condition
 from progip.datasets.base import Dataset
 from progip.datasets.none import NoImages
-from progip.described import Described
 from progip.engine.targets import target_of
 from progip.errors import ProgipError
 from progip.fault_models.base import FaultModel
@@ -272,22 +270,3 @@ class CellSettings:
             "number_format": s.number_format.name,
             "target": self.fault_model.target or target_of(self.fault_pass).name,
         }
-
-
-#: options that say where something lies or how it was made, not what it is
-_NOT_IDENTITY = {
-    "weights", "sha256", "recipe", "groups",
-    "folder", "train", "test", "url", "checksum", "checksum_train",
-}  # fmt: skip
-
-
-def identity(component: Any) -> dict[str, Any]:
-    """The options of a model, dataset, method ... that can change a result.
-
-    Where files lie is left out: what they hold is recorded by fingerprint instead.
-    """
-    options = {k: v for k, v in asdict(component).items() if k not in _NOT_IDENTITY}
-    head = options.pop("head", None)  # of a model
-    if head is not None:
-        options["head"] = component.head.form()
-    return {**options, **(component.content() if isinstance(component, Described) else {})}

@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, fx, nn
 
-from progip.campaign.settings import identity
+from progip.campaign.settings_identity import identity
 from progip.errors import ProgipError
 from progip.models.loading import weights_fingerprint
 from progip.models.rewrite import with_own_modules

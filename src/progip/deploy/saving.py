@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from progip.campaign.settings import identity
+from progip.campaign.settings_identity import identity
 from progip.deploy.detector import GuardedDetector
 from progip.deploy.protecting import protected_again
 from progip.engine.ranges import RangeTable

@@ -5,7 +5,7 @@ import math
 import os
 import shlex
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -60,18 +60,52 @@ def sweep_of(folder: Path) -> Sweep | None:
     hydra = (_load(folder / KEPT_SWEEP) or _load(folder / SWEEP) or {}).get("hydra")
     if hydra is None:
         return None
-    given = [f"{key}={value}" for key, value in (hydra["sweeper"].get("params") or {}).items()]
-    swept: dict[str, list[str]] = {}
-    for override in OverridesParser.create().parse_overrides([*given, *hydra["overrides"]["task"]]):
-        if override.is_discrete_sweep():
-            swept[override.get_key_element()] = [
-                _value(v) for v in override.sweep_string_iterator()
-            ]
-        else:
-            swept.pop(override.get_key_element(), None)
-    swept.pop(PART, None)
+    every = swept_in(hydra["sweeper"].get("params") or {}, hydra["overrides"]["task"])
+    swept = {
+        key: [_value(value) for value in values]
+        for key, (values, several) in every.items()
+        if several and key != PART
+    }
     jobs = tuple(dict(zip(swept, values, strict=True)) for values in product(*swept.values()))
     return Sweep(_command(hydra, sweep=True), jobs)
+
+
+def swept_in(params: Mapping[str, Any], task: Iterable[str]) -> dict[str, tuple[list[str], bool]]:
+    """By key the values that a sweep gives it, and whether it sweeps the key at all.
+
+    Args:
+        params: the node ``hydra.sweeper.params``.
+        task: the overrides of the command, which win.
+    """
+    found: dict[str, tuple[list[str], bool]] = {}
+    given = [f"{key}={value}" for key, value in params.items()]
+    for override in OverridesParser.create().parse_overrides([*given, *task]):
+        several = override.is_discrete_sweep()
+        values = (
+            list(override.sweep_string_iterator())
+            if several
+            else [override.get_value_element_as_str()]
+        )
+        found[override.get_key_element()] = (values, several)
+    return found
+
+
+def job_overrides(swept: Mapping[str, tuple[list[str], bool]]) -> list[list[str]]:
+    """The overrides of every job of a sweep, one cell once however many parts it has."""
+    lists = [
+        [f"{key}={value}" for value in (values[:1] if key == PART else values)]
+        for key, (values, _) in swept.items()
+    ]
+    return [list(words) for words in product(*lists)]
+
+
+def accepted_overrides(folder: Path) -> tuple[dict[str, str], list[str]] | None:
+    """``hydra.sweeper.params`` and the overrides of the sweep last accepted in a folder."""
+    hydra = (_load(folder / KEPT_SWEEP) or {}).get("hydra")
+    if hydra is None:
+        return None
+    params = hydra["sweeper"].get("params") or {}
+    return {key: str(value) for key, value in params.items()}, list(hydra["overrides"]["task"])
 
 
 def job_of(folder: Path) -> Job | None:

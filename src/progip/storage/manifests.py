@@ -8,6 +8,7 @@ from typing import Any
 from progip import __version__, records
 from progip.errors import ProgipError
 from progip.storage import store
+from progip.storage.progress import PREFIX, is_dead, is_own
 from progip.storage.reading import way_out
 from progip.storage.source_code import source_file
 from progip.storage.store import MANIFEST, OtherConfiguration
@@ -40,8 +41,16 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
         store.write_json(folder / MANIFEST, content)
 
 
+def has_rows(folder: Path) -> bool:
+    """Whether runs are stored in a cell's or an execution's folder, or somebody is about to."""
+    working = [beat for beat in folder.parent.glob(f"*/{PREFIX}*") if not is_own(beat)]
+    return bool(store.named_shards(folder)) or any(not is_dead(beat) for beat in working)
+
+
 def check_same_identity(folder: Path, wanted: dict[str, Any]) -> None:
     """Refuse to write beside rows that another configuration or other code made.
+
+    A folder that holds no row yet, and that no other process works on, may take any.
 
     Raises:
         OtherConfiguration: naming every setting or module that differs, or the schema version.
@@ -55,11 +64,9 @@ def check_same_identity(folder: Path, wanted: dict[str, Any]) -> None:
                 f"{folder} holds rows but no {MANIFEST}, so nothing tells what they are rows of. "
                 "Put it back, or choose another campaign name (name=...) or move the folder away"
             )
-    if manifest is None:
+    if manifest is None or not has_rows(folder):
         return
-    differences = list(
-        _differences(_settings(manifest["identity"]), _settings(json.loads(json.dumps(wanted))))
-    )
+    differences = settings_differences(manifest["identity"], wanted)
     if differences:
         raise OtherConfiguration(
             f"{folder} holds results of another configuration and is not touched: "
@@ -79,6 +86,18 @@ def check_same_identity(folder: Path, wanted: dict[str, Any]) -> None:
             "another campaign name (name=...) for what the code is now, or put back what made "
             "these rows"
         )
+
+
+def settings_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs in two identities beside code, each in a few words.
+
+    A component that another one took the place of is named alone: not its options, nor what
+    follows from it (the weights of a model, the content of a data set).
+    """
+    found = list(_differences(_settings(old), _settings(json.loads(json.dumps(new)))))
+    keys = {key for key, _ in found}
+    follows = {"weights_sha256": {"model"}, "data": {"dataset", "ood_dataset"}}
+    return [said for key, said in found if not follows.get(key.partition(".")[0], set()) & keys]
 
 
 def code_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -107,10 +126,15 @@ def _settings(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in identity.items() if name != CODE}
 
 
-def _differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
+def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every setting that differs, and what was there and is there now."""
     if isinstance(old, dict) and isinstance(new, dict):
+        names = old.get("name"), new.get("name")
+        if key and all(names) and names[0] != names[1]:
+            yield key, f"{key} was {names[0]}, is now {names[1]}"
+            return
         for name in sorted({*old, *new}):
             pair = (old.get(name, "(absent)"), new.get(name, "(absent)"))
             yield from _differences(*pair, f"{key}.{name}" if key else name)
     elif old != new:
-        yield f"{key} was {old}, is now {new}"
+        yield key, f"{key} was {old}, is now {new}"

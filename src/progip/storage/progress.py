@@ -157,7 +157,7 @@ def heartbeats(folder: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted(folder.glob(f"{PREFIX}*")):
         try:
-            if not _dead(path):
+            if not is_dead(path):
                 text = path.read_text()
                 # else it is just being written
                 found.append(json.loads(text) if text.endswith("}") else {})
@@ -170,12 +170,17 @@ def remove_dead(folder: Path) -> None:
     """Remove the heartbeat files of killed processes."""
     for path in folder.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):
-            if _dead(path):
+            if is_dead(path):
                 path.unlink()
 
 
-def _dead(path: Path) -> bool:
-    """Whether the process is gone, or, on another machine, silent for too long."""
+def is_own(path: Path) -> bool:
+    """Whether a heartbeat file is that of this process."""
+    return path.name == f"{PREFIX}{socket.gethostname()}-{os.getpid()}"
+
+
+def is_dead(path: Path) -> bool:
+    """Whether the process of a heartbeat file is gone, or, elsewhere, silent for too long."""
     host, _, pid = path.name.removeprefix(PREFIX).rpartition("-")
     if host == socket.gethostname() and pid.isdigit():
         try:
