@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MEASURE = """
 import resource, runpy, sys
-from progip.campaign import execution
-execution.BLOCK_SECONDS = 1.0  # many blocks in a test's time
+from progip.campaign import pace
+pace.BLOCK_SECONDS = 1.0  # many blocks in a test's time
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import schemas
 import torch
 
-from progip.campaign import execution
+from progip.campaign import pace
 from progip.campaign.runner import run_cell
 from progip.campaign.settings import CellSettings
 from progip.config import cell_settings, composed, resolved
@@ -72,9 +72,11 @@ def kill(process: BaseProcess, after: float, number: int = signal.SIGKILL) -> in
 def slow_writes() -> None:
     """Make a file take a while to be written, in two pieces, so that many kills tear one.
 
-    Blocks are one shard or a few, so that there are many moments between and within them.
+    Blocks are one shard or a few, so that there are many moments between and within them; some keep
+    what is executed of them.
     """
-    execution.BLOCK_SECONDS = random.choice([0.0, 0.2])
+    pace.BLOCK_SECONDS = random.choice([0.0, 0.2])
+    pace.KEEP_SECONDS = random.choice([0.02, 30.0])  # the first: kept runs of shards not yet whole
     write = pq.write_table
 
     def in_pieces(table: pa.Table, sink: Any, **options: Any) -> None:
@@ -110,7 +112,7 @@ def same_bytes(one: pa.Table, other: pa.Table) -> bool:
 
 
 def litter(cell: Cell) -> list[str]:
-    """Files that a finished cell must not leave behind."""
+    """Files that a process must not leave behind; what it keeps of shards not whole is none."""
     folder = cell[0].folder
     places = (folder, folder.parent / "_execution")
     patterns = (".*.tmp", ".claim-*", ".running-*", "_aside-*")

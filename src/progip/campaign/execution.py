@@ -1,10 +1,8 @@
 """Chooses the executor of a cell, and checks the incremental one against the reference."""
 
 import logging
-import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from collections.abc import Callable, Collection
+from contextlib import closing
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +17,7 @@ from progip.engine.incremental import (
     NotTraceable,
     Traced,
 )
+from progip.engine.pieces import ByPieces, joined
 from progip.engine.reference import ReferenceExecutor
 from progip.engine.rounds import RoundExecutor
 from progip.errors import ProgipError
@@ -26,19 +25,6 @@ from progip.fault_models.base import BITS, MAP, NO_BIT, SUPER, Hits, Site
 from progip.models.calls import Call
 
 log = logging.getLogger(__name__)
-
-BLOCK_SECONDS = 120.0  # of work at once: what is lost when a process is killed
-GOLDEN_SHARE = 0.1  # more, if golden values take a larger share of the block than this,
-LONGEST_BLOCK = 600.0  # up to this
-MOST_RUNS = 200_000  # of a block; each takes about 1 KiB until it is written
-
-
-class Executor(Protocol):
-    """Executes planned runs (``records.PLAN``) and returns the columns it measured."""
-
-    golden_seconds: float  # spent on golden values in the last call
-
-    def run(self, plan: pa.Table) -> dict[str, np.ndarray]: ...
 
 
 def reference_executor(
@@ -73,7 +59,7 @@ def reference_executor(
 
 def _incremental(
     settings: CellSettings, subject: Subject, traced: Traced, sites: list[Site]
-) -> Executor:
+) -> ByPieces:
     images = subject.tested.images[settings.population]
     memory = settings.subject.golden_memory
     labels = subject.tested.labels[settings.population]
@@ -99,10 +85,10 @@ class Execution:
     def __init__(self, settings: CellSettings, subject: Subject, sites: list[Site]) -> None:
         self._golden = subject.golden.evaluation(settings.population)
         self._super_layers = lambda: subject.super_layers
-        self._schema = execution_schema(settings)
+        self.schema = execution_schema(settings)
         self._sites = sites
         self._reference = reference_executor(settings, subject, sites)
-        self._executor: Executor = self._reference
+        self._executor: ByPieces = self._reference
         self._expect_golden(settings, subject)
         self._every = round(1 / settings.self_check) if settings.self_check > 0 else 0
         whole = settings.fault_model.many or settings.subject.correction is not None
@@ -137,22 +123,34 @@ class Execution:
                     "(another batch_size or threads=1 may help)"
                 )
 
-    def run(self, plan: pa.Table) -> pa.Table:
-        """Execute every row of a plan: a table of ``columns.execution_schema``.
+    def run(self, plan: pa.Table, go_on: Callable[[int], bool] = lambda _: True) -> pa.Table:
+        """Execute the rows of a plan: a table of ``columns.execution_schema``.
+
+        Args:
+            go_on: told the number of runs of each piece that is executed; where it says no, the
+                table has the runs executed so far, in order of runs.
 
         Raises:
             RuntimeError: a fault did not fire exactly once, or the executors disagree on a run.
         """
-        observed = self._executor.run(plan)
+        pieces = []
+        with closing(self._executor.pieces(plan)) as found:
+            for piece in found:
+                pieces.append(piece)
+                if not go_on(len(piece[0])):
+                    break
+        positions, observed = joined(pieces)
+        if len(positions) < len(plan):
+            plan = plan.take(pa.array(positions))
         if self._executor is not self._reference and self._every:
             self._check(plan, observed)
         return observed_table(
-            plan, self._golden, observed, self._schema, self._super_layers, sites=self._sites
+            plan, self._golden, observed, self.schema, self._super_layers, sites=self._sites
         )
 
     @property
     def golden_seconds(self) -> float:
-        """Time that golden values took in the last block."""
+        """Time that golden values took in the last call of ``run``."""
         return self._executor.golden_seconds
 
     def _check(self, plan: pa.Table, observed: dict[str, np.ndarray]) -> None:
@@ -168,7 +166,7 @@ class Execution:
                 what = plan.slice(int(chosen[row]), 1).to_pylist()[0]
                 raise RuntimeError(
                     f"self-check failed: the incremental executor gave {name}={found[row]!r}, the "
-                    f"reference {values[row]!r}, for {what}. Nothing of this block was written; "
+                    f"reference {values[row]!r}, for {what}. None of these runs was written; "
                     "run with executor=reference and report this"
                 )
 
@@ -211,36 +209,3 @@ def observed_table(
         else:
             columns[name] = observed[own if which == "faulty" else name]
     return records.table(columns, schema)
-
-
-class Pace:
-    """How many shards to execute at once, by the rates measured so far.
-
-    The incremental executor computes golden values once per image and block, so it likes large
-    blocks; a killed process loses the block it was at. A block lasts about ``BLOCK_SECONDS``, and
-    up to ``LONGEST_BLOCK`` where golden values would take more than ``GOLDEN_SHARE`` of it. The
-    first one is one shard where no rate is known.
-
-    Args:
-        shard_size: runs in one shard.
-        seconds_per_run: known from an earlier execution.
-    """
-
-    def __init__(self, shard_size: int, seconds_per_run: float | None = None) -> None:
-        self.shard_size = shard_size
-        self.rate = 1 / seconds_per_run if seconds_per_run else 0.0  # runs per second
-        self.golden = 0.0  # seconds for the golden values of a block
-
-    def shards(self) -> int:
-        """Shards of the next block."""
-        seconds = min(max(BLOCK_SECONDS, self.golden / GOLDEN_SHARE), LONGEST_BLOCK)
-        runs = min(self.rate * seconds, MOST_RUNS)
-        return max(1, int(runs / self.shard_size))
-
-    @contextmanager
-    def measured(self, runs: int, execution: Execution) -> Iterator[None]:
-        """Measure the block executed inside."""
-        begun = time.monotonic()
-        yield
-        self.golden = execution.golden_seconds
-        self.rate = runs / max(time.monotonic() - begun - self.golden, 1e-9)

@@ -10,8 +10,12 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from progip.campaign import pace as pace_module
+from progip.campaign.block import Block
 from progip.campaign.cell import Cell
-from progip.campaign.execution import Execution, Pace
+from progip.campaign.execution import Execution
+from progip.campaign.interruption import Interruption
+from progip.campaign.pace import Pace
 from progip.campaign.settings import CellSettings
 from progip.campaign.sizing import known_seconds_per_run, remember_speed
 from progip.storage import store
@@ -73,17 +77,13 @@ def _execute(cell: Cell, work: ShardQueue, progress: Progress) -> None:
     begun, executed = time.monotonic(), 0
     progress.begin(work.runs_done)
     with closing(work.claims(pace.shards, shared=settings.part > 0)) as claims:
-        for block in claims:
-            plans = [planner.plan(start, stop) for start, stop in block]
-            with pace.measured(sum(map(len, plans)), execution):
-                table = execution.run(pa.concat_tables(plans))
-            written = 0
-            for start, stop in block:
-                part = table.slice(written, stop - start)
-                work.done.append(store.write_shard(work.folder, start, stop, part))
-                progress.add(cell.judge(start, stop, part), work.runs_done)
-                written += stop - start
-            executed += written
+        for shards in claims:
+            plan = pa.concat_tables(planner.plan(start, stop) for start, stop in shards)
+            block = Block(work.folder, shards, plan, execution.schema)
+            progress.executed(block.kept)
+            executed += len(block.missing)
+            _execute_block(cell, block, execution, pace, work, progress)
+            work.remove_partial()
     seconds = time.monotonic() - begun
     if executed:
         remember_speed(settings.execution_key, seconds / executed)
@@ -91,3 +91,40 @@ def _execute(cell: Cell, work: ShardQueue, progress: Progress) -> None:
         "%s: %d runs executed in %.1f s, %.0f runs/s",
         settings.label, executed, seconds, executed / seconds,
     )  # fmt: skip
+
+
+def _execute_block(
+    cell: Cell,
+    block: Block,
+    execution: Execution,
+    pace: Pace,
+    work: ShardQueue,
+    progress: Progress,
+) -> None:
+    """Execute what is missing of a block; a signal ends it once all that is executed is stored."""
+    runs, golden, begun = len(block.missing), 0.0, time.monotonic()
+    with Interruption() as interruption:
+        _store_whole(cell, block, work, progress)
+        while len(block.missing):
+            until = time.monotonic() + pace_module.KEEP_SECONDS
+
+            def go_on(count: int, until: float = until) -> bool:
+                progress.executed(count)
+                return interruption.number is None and time.monotonic() < until
+
+            table = execution.run(block.missing, go_on)
+            golden += execution.golden_seconds
+            block.add(table)
+            _store_whole(cell, block, work, progress)
+            if len(block.missing):
+                block.keep(table)
+            interruption.check()
+    if runs:
+        pace.measured(runs, time.monotonic() - begun, golden)
+
+
+def _store_whole(cell: Cell, block: Block, work: ShardQueue, progress: Progress) -> None:
+    """Write and judge every shard of a block that is whole."""
+    for start, stop, rows in block.whole():
+        work.done.append(store.write_shard(work.folder, start, stop, rows))
+        progress.add(cell.judge(start, stop, rows), work.runs_done)

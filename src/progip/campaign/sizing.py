@@ -9,6 +9,7 @@ from progip.cache import cache_root
 from progip.errors import ProgipError
 from progip.statistics.intervals import check_confidence
 from progip.statistics.sizing import margin_of, sample_size
+from progip.storage.progress import duration
 
 log = logging.getLogger(__name__)
 
@@ -120,13 +121,6 @@ class Sizing:
         if seconds_per_run is not None:
             text += f"; about {duration(runs * seconds_per_run)} here"
         return text
-
-
-def duration(seconds: float) -> str:
-    """A time span to read: 45 s, 12 min, 3.5 h."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def known_seconds_per_run(cell: str) -> float | None:

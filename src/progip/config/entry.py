@@ -35,7 +35,7 @@ def entry(main: Callable[[], Any]) -> None:
         sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt as stop:
         number = stop.args[0] if stop.args else signal.SIGINT
-        print("interrupted; the same command goes on from the last whole shard", file=sys.stderr)
+        print("interrupted; what is stored stays, and the same command goes on", file=sys.stderr)
         sys.exit(128 + int(number))
     except (ProgipError, HydraException, OmegaConfBaseException, YAMLError, OSError) as error:
         if debug or not _is_users(error):

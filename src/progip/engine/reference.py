@@ -1,6 +1,6 @@
 """The reference executor: plain hooks, every run executed whole. The oracle for all others."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from functools import partial
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from progip.engine.corrected import CorrectedPipeline
 from progip.engine.flipping import BatchFaults
 from progip.engine.observe import observed_columns
+from progip.engine.pieces import ByPieces, Piece
 from progip.engine.pipeline import Pipeline
 from progip.engine.targets import Flip, target_of
 from progip.fault_models.base import Hits, Site, digests, named_hits
@@ -22,7 +23,7 @@ from progip.records import EVERY_PASS
 Draw = Callable[[pa.Table], Hits]
 
 
-class ReferenceExecutor:
+class ReferenceExecutor(ByPieces):
     """Executes planned runs in batches of a fixed shape, other faults in every row.
 
     Args:
@@ -36,8 +37,6 @@ class ReferenceExecutor:
             for one batch at a time, so that many hits need little memory.
         labels: (n,) of the images, for probes that look at them.
     """
-
-    golden_seconds = 0.0  # it computes no golden values
 
     def __init__(
         self,
@@ -78,19 +77,13 @@ class ReferenceExecutor:
             pipeline, self.sites, self.fault_pass, self.images, self.batch_size, draw
         )
 
-    def run(self, plan: pa.Table) -> dict[str, np.ndarray]:
-        """Execute every row of a plan (``records.PLAN``).
+    def pieces(self, plan: pa.Table) -> Generator[Piece, None, None]:
+        """Execute a plan (``records.PLAN``) batch by batch, in order.
 
-        Returns:
-            one array per column: ``value_before``, ``value_after`` and the columns of
-            ``observed_columns``. With ``draw`` the two values are NaN, and the columns of
-            ``fault_models.base.MANY`` are there, too; ``Scores`` for a network with a correcting
-            protection.
-
-        Raises:
-            RuntimeError: a planned fault did not fire exactly once.
+        Columns are ``value_before``, ``value_after`` and those of ``observed_columns``. With
+        ``draw`` the two values are NaN, and the columns of ``fault_models.base.MANY`` are there,
+        too; ``Scores`` for a network with a correcting protection.
         """
-        parts = []
         with self._hooks():
             for start in range(0, len(plan), self.batch_size):
                 part = plan.slice(start, self.batch_size)
@@ -99,8 +92,7 @@ class ReferenceExecutor:
                 if self._draw is not None:
                     columns["hits"] = np.bincount(hits.row, minlength=len(part)).astype(np.int32)
                     columns["fault_digest"] = digests(hits, len(part))
-                parts.append(columns)
-        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+                yield np.arange(start, start + len(part)), columns
 
     def execute(self, samples: np.ndarray, faults: BatchFaults) -> None:
         """Run one batch of images, given by number, with other faults than planned ones."""

@@ -1,11 +1,12 @@
 """Executes faults that stay in memory: whole rounds of images under one fault map."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
+from progip.engine.pieces import Piece
 from progip.engine.pipeline import Pipeline
 from progip.engine.reference import Draw, ReferenceExecutor
 from progip.fault_models.base import MAP, Hits, Site, digests, named_hits
@@ -46,17 +47,15 @@ class RoundExecutor(ReferenceExecutor):
         maps, _ = maps_of(plan)
         return named_hits(self.sites, maps) if self._draw is None else self._draw(maps)
 
-    def run(self, plan: pa.Table) -> dict[str, np.ndarray]:
-        """Execute every row of a plan (``records.PLAN`` and ``MAP``).
+    def pieces(self, plan: pa.Table) -> Generator[Piece, None, None]:
+        """Execute a plan (``records.PLAN`` and ``MAP``) map by map.
 
-        Returns:
-            as ``ReferenceExecutor.run``: values before and after are NaN, and the columns of
-            ``fault_models.base.MANY`` there, where a map has any number of hits.
+        Columns are as in the base class: values before and after are NaN, and the columns of
+        ``fault_models.base.MANY`` there, where a map has any number of hits.
         """
         hits = self.hits(plan)
         maps, ends = maps_of(plan)
         samples = plan["sample_index"].to_numpy()
-        parts = []
         for part, (start, stop) in zip(split(hits, len(maps)), ends, strict=True):
             with self.memory.faulty(part) as written:
                 columns = self._round(samples[start:stop])
@@ -69,9 +68,8 @@ class RoundExecutor(ReferenceExecutor):
                 columns["value_before"] = columns["value_after"] = nothing
                 columns["hits"] = np.full(size, len(part.row), dtype=np.int32)
                 columns["fault_digest"] = np.repeat(digests(part, 1), size)
-            parts.append(columns)
+            yield np.arange(start, stop), columns
         self.memory.check()
-        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
     def _round(self, samples: np.ndarray) -> dict[str, np.ndarray]:
         parts = []

@@ -8,6 +8,7 @@ from typing import Any
 from progip import __version__, records
 from progip.errors import ProgipError
 from progip.storage import store
+from progip.storage.partial_runs import PATTERN
 from progip.storage.progress import PREFIX, is_dead, is_own
 from progip.storage.reading import way_out
 from progip.storage.source_code import source_file
@@ -44,7 +45,8 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
 def has_rows(folder: Path) -> bool:
     """Whether runs are stored in a cell's or an execution's folder, or somebody is about to."""
     working = [beat for beat in folder.parent.glob(f"*/{PREFIX}*") if not is_own(beat)]
-    return bool(store.named_shards(folder)) or any(not is_dead(beat) for beat in working)
+    stored = store.named_shards(folder) or any(folder.glob(PATTERN))
+    return bool(stored) or any(not is_dead(beat) for beat in working)
 
 
 def check_same_identity(folder: Path, wanted: dict[str, Any]) -> None:

@@ -49,6 +49,7 @@ class Progress:
     ) -> None:
         self._failures_in, self._base = failures, base
         self.name, self.planned, self.done = name, planned, 0
+        self._under_way = 0
         self._at_first, self._begun = 0, time.monotonic()
         self._executing = False
         self._sums = np.zeros(6)
@@ -78,8 +79,14 @@ class Progress:
             total=self.planned, initial=done, desc=self.name, unit="run", disable=hidden
         )
 
+    def executed(self, runs: int) -> None:
+        """Count runs of this process that are executed, in no whole shard yet."""
+        self._under_way += runs
+        self._bar.update(runs)
+        self._write_now_and_then()
+
     def add(self, rows: pa.Table, done: int) -> None:
-        """Count judged rows of this process; ``done`` runs of the cell are now in shards."""
+        """Count judged rows that ``executed`` counted; ``done`` runs of the cell are in shards."""
         failed = np.logical_or.reduce([rows[name].to_numpy() for name in self._failures_in])
         left = failed & ~rows["alarm"].to_numpy()
         weight = rows["weight"].to_numpy()
@@ -87,11 +94,16 @@ class Progress:
         for i, mask in enumerate((base, left)):
             chosen = weight[mask]
             self._sums[3 * i : 3 * i + 3] += (len(chosen), chosen.sum(), np.square(chosen).sum())
-        self._bar.update(done - self.done)
-        self.done = done
-        self._bar.set_postfix_str(f"failures {self._failures()}")
-        if time.monotonic() - self._written > 2:
-            self._write()
+        others = done - self.done - len(rows)
+        self.done, self._under_way = done, self._under_way - len(rows)
+        self._bar.set_postfix_str(f"failures {self._failures()}", refresh=False)
+        self._bar.update(others)
+        self._write_now_and_then()
+
+    @property
+    def reached(self) -> int:
+        """Runs of the cell that are executed: in shards, or by this process."""
+        return self.done + self._under_way
 
     @property
     def failure_rate(self) -> Rate:
@@ -105,21 +117,21 @@ class Progress:
     @property
     def runs_per_second(self) -> float:
         """Of all processes on this cell together, since this one began."""
-        return (self.done - self._at_first) / max(time.monotonic() - self._begun, 1e-9)
+        return (self.reached - self._at_first) / max(time.monotonic() - self._begun, 1e-9)
 
     def line(self) -> str:
         """One heartbeat: done, rate, time left, failure rate with its 95 % interval."""
         speed = self.runs_per_second
-        rest = duration((self.planned - self.done) / speed) if speed else "unknown time"
-        return (
-            f"{self.name}: {self.done:,} of {self.planned:,} runs, {speed:,.1f} runs/s, "
-            f"{rest} left, failures {self._failures()}"
-        )
+        text = f"{self.name}: {self.reached:,} of {self.planned:,} runs"
+        if not speed:
+            return f"{text}, the first ones under way; no rate is known yet"
+        rest = duration(max(self.planned - self.reached, 0) / speed)
+        return f"{text}, {speed:,.1f} runs/s, {rest} left, failures {self._failures()}"
 
     def _failures(self) -> str:
         rate = self.failure_rate
         if not rate.n:
-            return "unknown yet"
+            return "not judged yet"
         low, high = 100 * rate.low, 100 * rate.high
         return f"{100 * rate.estimate:.3g} % ({low:.3g} to {high:.3g}; n = {rate.n:,})"
 
@@ -129,11 +141,15 @@ class Progress:
             if self._executing and self._bar.disable:
                 log.info("%s", self.line())
 
+    def _write_now_and_then(self) -> None:
+        if time.monotonic() - self._written > 2:
+            self._write()
+
     def _write(self) -> None:
         content: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "done": self.done,
+            "done": self.reached,
             "runs_per_second": self.runs_per_second if self._executing else 0.0,
         }
         self._written = time.monotonic()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from progip.storage import mending, store
+from progip.storage import mending, partial_runs, store
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class ShardQueue:
         with store.locked(folder):
             self.done = mending.mended_shards(folder, schema)
             mending.remove_leftovers(folder, self.held())
+            partial_runs.remove_whole(folder, self.done)
 
     @property
     def complete(self) -> bool:
@@ -89,6 +90,11 @@ class ShardQueue:
                     log.info("%s: waiting for %d shards in other processes", self.folder, len(held))
                 told, pause = True, min(pause * 1.5, LONGEST_PAUSE)
                 time.sleep(pause)
+
+    def remove_partial(self) -> None:
+        """Remove kept runs whose shards are whole."""
+        with store.locked(self.folder):
+            partial_runs.remove_whole(self.folder, store.named_shards(self.folder))
 
     def held(self) -> set[tuple[int, int]]:
         """The shards that living processes hold; claims of dead ones are removed.

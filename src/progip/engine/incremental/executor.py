@@ -1,6 +1,7 @@
 """The incremental executor: the outcomes of the reference, for a fraction of its work."""
 
 import time
+from collections.abc import Generator
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,7 @@ from progip.engine.incremental.propagation import Fault, Propagation, golden_val
 from progip.engine.incremental.schedule import Schedule
 from progip.engine.incremental.tracing import Traced
 from progip.engine.observe import observed_columns
+from progip.engine.pieces import ByPieces, Piece
 from progip.fault_models.base import Site
 from progip.probes import Observation
 
@@ -20,7 +22,7 @@ DEFAULT_MEMORY = 2**31
 MOST_RUNS = 2048  # in one propagation; more do not fill batches better
 
 
-class IncrementalExecutor:
+class IncrementalExecutor(ByPieces):
     """Executes planned runs like ``ReferenceExecutor``, with equal results.
 
     Runs are taken in order of their images, so that the golden values of an image are computed
@@ -34,14 +36,9 @@ class IncrementalExecutor:
         memory: bytes for golden values and for rows under way.
         labels: (n,) of the images, for probes that look at them.
 
-    Attributes:
-        golden_seconds: spent on golden values in the last call of ``run``.
-
     Raises:
         NotTraceable: a site is not in the traced graph.
     """
-
-    golden_seconds = 0.0
 
     def __init__(
         self,
@@ -71,19 +68,11 @@ class IncrementalExecutor:
         self.schedule = Schedule(traced, set(self._nodes.values()))
         self.runs_per_propagation = fitting_runs(self.schedule, memory)
 
-    def run(self, plan: pa.Table) -> dict[str, np.ndarray]:
-        """Execute every row of a plan (``records.PLAN``).
-
-        Returns:
-            one array per column, in the order of the plan, as ``ReferenceExecutor.run``.
-
-        Raises:
-            RuntimeError: a planned fault did not fire exactly once.
-        """
+    def pieces(self, plan: pa.Table) -> Generator[Piece, None, None]:
+        """Execute a plan (``records.PLAN``) image by image; columns as the reference gives."""
         samples = plan["sample_index"].to_numpy().astype(np.int64)
         distinct, position = np.unique(samples, return_inverse=True)
         order = np.argsort(position, kind="stable")
-        parts: list[dict[str, np.ndarray]] = []
         batch = self.traced.batch
         self.golden_seconds = 0.0
         limits = np.searchsorted(position[order], np.arange(0, len(distinct) + batch, batch))
@@ -95,11 +84,8 @@ class IncrementalExecutor:
             self.golden_seconds += time.monotonic() - begun
             pieces = -(-(stop - start) // self.runs_per_propagation)
             for members in np.array_split(order[start:stop], pieces):
-                parts.append(
-                    self._propagate(plan, members, position[members] - first * batch, golden)
-                )
-        inverse = np.argsort(order)
-        return {name: np.concatenate([p[name] for p in parts])[inverse] for name in parts[0]}
+                rows = position[members] - first * batch
+                yield members, self._propagate(plan, members, rows, golden)
 
     def _propagate(
         self, plan: pa.Table, members: np.ndarray, rows: np.ndarray, golden: dict[int, Tensor]

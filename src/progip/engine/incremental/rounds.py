@@ -1,7 +1,7 @@
 """Faults in parameters, incrementally: a fault map changes constants of the graph."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,6 +17,7 @@ from progip.engine.incremental.lanes import DirtyRows, Lanes, Pack, repack
 from progip.engine.incremental.propagation import Propagation, golden_values
 from progip.engine.incremental.schedule import Schedule, Step
 from progip.engine.incremental.tracing import Traced
+from progip.engine.pieces import ByPieces, Piece
 from progip.engine.reference import Draw
 from progip.engine.rounds import maps_of, split
 from progip.fault_models.base import Hits, Site
@@ -31,7 +32,7 @@ class MapFault:
     constants: dict[int, Any]
 
 
-class IncrementalRounds:
+class IncrementalRounds(ByPieces):
     """Executes planned maps like ``RoundExecutor``, with equal results.
 
     A changed weight leaves all that comes before its layer as it is, so a map starts from the
@@ -49,8 +50,6 @@ class IncrementalRounds:
     Raises:
         NotTraceable: a parameter is not in the graph, or something made of it cannot be redone.
     """
-
-    golden_seconds = 0.0
 
     def __init__(
         self,
@@ -99,12 +98,8 @@ class IncrementalRounds:
                 made.append(number)
         return made
 
-    def run(self, plan: pa.Table) -> dict[str, np.ndarray]:
-        """Execute every row of a plan (``records.PLAN`` and ``fault_models.base.MAP``).
-
-        Returns:
-            one array per column, in the order of the plan, as ``RoundExecutor.run``.
-        """
+    def pieces(self, plan: pa.Table) -> Generator[Piece, None, None]:
+        """Execute a plan (``records.PLAN``, ``MAP``) image by image; columns as the reference."""
         maps, ends = maps_of(plan)
         hits = list(split(self._draw(maps), len(maps)))
         owner = np.repeat(np.arange(len(maps)), [stop - start for start, stop in ends])
@@ -113,7 +108,7 @@ class IncrementalRounds:
         batch = self.traced.batch
         order = np.lexsort((position, owner, position // batch))
         limits = np.searchsorted(position[order] // batch, np.arange(len(distinct) // batch + 2))
-        parts: list[dict[str, np.ndarray]] = []
+        written = np.array([self._written(part) for part in hits], dtype=np.float32)
         self.golden_seconds = 0.0
         for first, (start, stop) in enumerate(pairwise(limits.tolist())):
             if start == stop:
@@ -125,15 +120,10 @@ class IncrementalRounds:
             self.golden_seconds += time.monotonic() - begun
             for members in self._pieces(order[start:stop], owner):
                 rows = position[members] - first * batch
-                parts.append(self._propagate(plan, members, rows, owner[members], hits, golden))
+                columns = self._propagate(plan, members, rows, owner[members], hits, golden)
+                columns["value_before"], columns["value_after"] = written[owner[members]].T
+                yield members, columns
         self._memory.check()
-        inverse = np.argsort(order)
-        result = {name: np.concatenate([p[name] for p in parts])[inverse] for name in parts[0]}
-        written = [self._written(part) for part in hits]
-        result["value_before"], result["value_after"] = (
-            np.array(values, dtype=np.float32)[owner] for values in zip(*written, strict=True)
-        )
-        return result
 
     def _pieces(self, members: np.ndarray, owner: np.ndarray) -> list[np.ndarray]:
         """Runs of one golden batch in parts that fit, none of which divides a map."""
