@@ -24,7 +24,7 @@ BENCH_DATA = $(if $(PROGIP_DATA),--weights $(abspath $(PROGIP_DATA))/weights \
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all check docs smoke ready sample-data paper-weights tables table-base table-overall table-passes \
     table-runtime table-sample table-paper figures figure-passes figure-vulnerability figure-bits \
-    figure-rates figure-rates-sample sdc-campaigns table-sdc figure-scm table-loss smoke-architectures \
+    figure-rates figure-rates-sample sdc-campaigns table-sdc figure-scm table-loss table-text-guided smoke-architectures \
     figure-tradeoff figure-scores figure-precision figure-weights figure-formats table-format-accuracy table-bounded table-toolbox figure-bounded bounded-campaigns \
     slurm-test bench bench-bookkeeping clean
 
@@ -212,6 +212,31 @@ table-loss: $(VENV)/.base sample-data  ## DeltaLoss, the same number of faults i
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) loss_per_layer \
 	    $(if $(RUNS),sampling.runs_per_layer=$(RUNS))
 	$(REPORT) outputs/loss_per_layer
+
+HEADS := linear text_guided
+TUNE = OMP_NUM_THREADS=1 PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(BIN)/python -m progip train --output outputs/weights/$@_$$head.safetensors \
+    recipe=finetune model.head=$$head
+GIVEN = $(abspath $(PROGIP_DATA))/weights
+
+.PHONY: resnet20 resnet56_cifar100 mobilenet_v2
+resnet20: $(VENV)/.base sample-data
+	for head in $(HEADS); do $(TUNE) model=resnet20 dataset=cifar10_npz model.weights=$(GIVEN)/resnet20-12fca82f.th \
+	    dataset.mean=[.485,.456,.406] dataset.std=[.229,.224,.225] dataset.test=cifar10/test_lossless_10000.npz \
+	    model.name=$@_$$head || exit 1; done
+
+resnet56_cifar100: $(VENV)/.base sample-data
+	for head in $(HEADS); do $(TUNE) model=resnet56 model.shortcut=B dataset=cifar100_npz model.name=$@_$$head \
+	    model.weights=$(GIVEN)/cifar100_resnet56-f2eff4c8.pt dataset.mean=[0.507,0.4865,0.4409] \
+	    dataset.std=[0.2673,0.2564,0.2761] || exit 1; done
+
+mobilenet_v2: $(VENV)/.base sample-data
+	for head in $(HEADS); do $(TUNE) model=torchvision model.arch=mobilenet_v2 dataset=imagenet_npz model.name=$@_$$head \
+	    model.weights=$(GIVEN)/mobilenet_v2_imagenet_from_int8.safetensors model.recipe.nesterov=false \
+	    $$([ $$head = linear ] || echo model.head.embeddings=$(abspath $(PROGIP_DATA))/text_features/gpt3.pth) || exit 1; done
+
+table-text-guided: resnet20 resnet56_cifar100 mobilenet_v2  ## text-guided heads against plain ones, trained in minutes: PROGIP_DATA=FOLDER
+	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) text_guided $(if $(RUNS),sampling.runs_per_layer=$(RUNS))
+	$(REPORT) outputs/text_guided
 
 smoke-architectures: $(VENV)/.base sample-data  ## 25 architectures of torchvision, random weights: PROGIP_DATA=FOLDER
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sdc_smoke

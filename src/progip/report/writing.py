@@ -16,6 +16,7 @@ from progip.report.rendering.text import to_markdown, to_text
 from progip.report.sections.breakdown import base_section, pass_section
 from progip.report.sections.error_rates import rates_section
 from progip.report.sections.fit import fit_section
+from progip.report.sections.heads import heads_section
 from progip.report.sections.layers import layers_section
 from progip.report.sections.measures import measures_section
 from progip.report.sections.methods import methods_section
@@ -128,6 +129,7 @@ def build_sections(campaign: Campaign, measured: Sequence[Section] = ()) -> list
     optional = (
         sdc_section(campaign),
         scm_section(campaign),
+        heads_section(campaign),
         layers_section(campaign),
         measures_section(campaign),
         rates,
