@@ -6,6 +6,7 @@ from progip.analysis.campaign import SETTING, Campaign, by_group
 from progip.report.figures.base import Absent, Figure
 from progip.report.figures.bits import bits
 from progip.report.figures.error_rates import rates
+from progip.report.figures.explained import explained
 from progip.report.figures.number_formats import number_formats
 from progip.report.figures.passes import passes
 from progip.report.figures.precision import precision
@@ -24,7 +25,7 @@ def build_figures(campaign: Campaign) -> list[Figure | Absent]:
     """Every figure of a campaign: faults at a rate, then those of single neurons by setting."""
     settings = [setting for setting, _ in by_group(campaign.single.cells, SETTING)]
     found: list[Figure | Absent] = [*rates(campaign), *scm(campaign), *sweep(campaign)]
-    found += number_formats(campaign)
+    found += [*number_formats(campaign), *explained(campaign)]
     for number, setting in enumerate(settings, 1):
         for builder in BUILDERS:
             for figure in builder(campaign, setting):
@@ -39,6 +40,7 @@ __all__ = [
     "Figure",
     "bits",
     "build_figures",
+    "explained",
     "number_formats",
     "passes",
     "precision",
