@@ -11,7 +11,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from progip.analysis.precision import current_precision
-from progip.campaign.sizing import Sizing
+from progip.campaign.sizing import Sizing, Speed
 from progip.errors import ProgipError
 from progip.report import Campaign, write_report
 from progip.storage import store
@@ -151,7 +151,7 @@ def test_sizes() -> None:
     assert Sizing(margin=0.1, relative=True, rate=0.01).size(5, 10**9) == 38_031
     assert Sizing(margin=0.01, finite=True).size(5, 10_000) == 4900
     assert Sizing().size(77, 10) == 77
-    assert Sizing(rate=0.01).announcement(100, 10**6, 2.0).endswith("about 3 min here")
+    assert Sizing(rate=0.01).announcement(100, 10**6, Speed(0.0, 2.0)).endswith("about 3 min here")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from progip.campaign.judge import evidence_of, judge
 from progip.campaign.manifest import cell_manifest, execution_manifest
 from progip.campaign.planning import Planner
 from progip.campaign.settings import CellSettings
-from progip.campaign.sizing import known_seconds_per_run
+from progip.campaign.sizing import known_speed
 from progip.campaign.stopping_monitor import StoppingMonitor
 from progip.campaign.subject import prepare
 from progip.storage import mending, store
@@ -96,10 +96,10 @@ class Cell:
         self.subject.watched(settings.protection)  # refuses what would check nothing
         faults = self.planner.space.size
         self.planned = settings.sizing.size(self.planner.runs, faults, self.planner.round)
-        seconds = known_seconds_per_run(settings.execution_key)
-        announcement = settings.sizing.announcement(
-            self.planned, faults, seconds, self.planner.round
-        )
+        speed = known_speed(settings.execution_key)
+        if speed and self.subject.ready:
+            speed = speed._replace(start=0.0)
+        announcement = settings.sizing.announcement(self.planned, faults, speed, self.planner.round)
         log.info("%s: %s", settings.execution_key, announcement)
         self._monitor = StoppingMonitor(settings, self.planned)
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from progip import records
 from progip.campaign.columns import execution_schema
 from progip.campaign.settings import CellSettings
+from progip.campaign.steps import step
 from progip.campaign.subject import Subject
 from progip.engine.incremental import (
     IncrementalExecutor,
@@ -89,7 +90,8 @@ class Execution:
         self._sites = sites
         self._reference = reference_executor(settings, subject, sites)
         self._executor: ByPieces = self._reference
-        self._expect_golden(settings, subject)
+        with step("a batch without faults, to be golden again"):
+            self._expect_golden(settings, subject)
         self._every = round(1 / settings.self_check) if settings.self_check > 0 else 0
         whole = settings.fault_model.many or settings.subject.correction is not None
         if settings.executor == "incremental" and not whole:
@@ -97,7 +99,8 @@ class Execution:
                 traced = subject.traced
                 if isinstance(traced, NotTraceable):
                     raise traced
-                self._executor = _incremental(settings, subject, traced, sites)
+                with step("working out what each fault can change"):
+                    self._executor = _incremental(settings, subject, traced, sites)
             except NotTraceable as reason:
                 log.warning("executed by the reference, which is slower: %s", reason)
 

@@ -17,7 +17,7 @@ from progip.campaign.execution import Execution
 from progip.campaign.interruption import Interruption
 from progip.campaign.pace import Pace
 from progip.campaign.settings import CellSettings
-from progip.campaign.sizing import known_seconds_per_run, remember_speed
+from progip.campaign.sizing import Speed, known_speed, remember_speed
 from progip.storage import store
 from progip.storage.progress import Progress
 from progip.storage.shard_queue import ShardQueue
@@ -72,9 +72,11 @@ def run_cell(
 def _execute(cell: Cell, work: ShardQueue, progress: Progress) -> None:
     """Execute the runs that no shard holds yet, and judge each shard as it comes."""
     settings, planner = cell.settings, cell.planner
-    execution = Execution(settings, cell.subject, planner.space.sites)
-    pace = Pace(settings.shard_size, known_seconds_per_run(settings.execution_key))
     begun, executed = time.monotonic(), 0
+    execution = Execution(settings, cell.subject, planner.space.sites)
+    start = time.monotonic() - begun
+    known = known_speed(settings.execution_key)
+    pace = Pace(settings.shard_size, known.per_run if known else None)
     progress.begin(work.runs_done)
     with closing(work.claims(pace.shards, shared=settings.part > 0)) as claims:
         for shards in claims:
@@ -84,9 +86,9 @@ def _execute(cell: Cell, work: ShardQueue, progress: Progress) -> None:
             executed += len(block.missing)
             _execute_block(cell, block, execution, pace, work, progress)
             work.remove_partial()
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - begun - start
     if executed:
-        remember_speed(settings.execution_key, seconds / executed)
+        remember_speed(settings.execution_key, Speed(start, seconds / executed))
     log.info(
         "%s: %d runs executed in %.1f s, %.0f runs/s",
         settings.label, executed, seconds, executed / seconds,

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from progip.cache import cache_root
 from progip.errors import ProgipError
@@ -97,12 +98,13 @@ class Sizing:
         self,
         runs: int,
         population: int | None,
-        seconds_per_run: float | None,
+        speed: "Speed | None",
         per_map: int = 1,
     ) -> str:
         """What a size means, in a sentence: margins, share of the population, time.
 
         Args:
+            speed: measured earlier; None where it never was.
             per_map: runs that share a fault map; margins are then those of so many fewer units.
         """
         percent = f"{100 * self.confidence:g} %"
@@ -118,29 +120,48 @@ class Sizing:
         else:
             text += f"{percent} margin "
         text += f"{worst:.2g} at worst"
-        if seconds_per_run is not None:
-            text += f"; about {duration(runs * seconds_per_run)} here"
+        if speed is None:
+            return f"{text}; how long it takes is not known yet"
+        text += f"; about {duration(speed.start + runs * speed.per_run)} here"
+        if speed.start >= 1:
+            text += f", {duration(speed.start)} of it before the first run"
         return text
 
 
-def known_seconds_per_run(cell: str) -> float | None:
+class Speed(NamedTuple):
+    """Seconds that a cell takes here: before its first run, and for each run."""
+
+    start: float
+    per_run: float
+
+
+def known_speed(cell: str) -> Speed | None:
     """Measured when the same cell last ran on this machine; None if it never did."""
     try:
-        return float(json.loads((cache_root() / "speed.json").read_text())[cell])
-    except (OSError, ValueError, KeyError):
+        found = json.loads((cache_root() / "speed.json").read_text())[cell]
+        if isinstance(found, list):
+            return Speed(*map(float, found))
+        return Speed(0.0, float(found))  # of a version that measured runs alone
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def remember_speed(cell: str, seconds_per_run: float) -> None:
-    """Keep a measured time for the next announcement; a cache that cannot be written is no loss."""
+def remember_speed(cell: str, speed: Speed) -> None:
+    """Keep measured times for the next announcement; a cache that cannot be written is no loss.
+
+    A start for which all was ready tells nothing about the next process: the one known stays.
+    """
     path = cache_root() / "speed.json"
+    before = known_speed(cell)
+    if before is not None and speed.start < 1:
+        speed = speed._replace(start=before.start)
     try:
         known = json.loads(path.read_text())
     except (OSError, ValueError):
         known = {}
     try:
         draft = path.with_name(f"speed-{os.getpid()}.json")  # other processes keep theirs too
-        draft.write_text(json.dumps({**known, cell: seconds_per_run}))
+        draft.write_text(json.dumps({**known, cell: list(speed)}))
         os.replace(draft, path)
     except OSError as error:
         log.debug("speed not kept: %s", error)

@@ -12,6 +12,7 @@ from progip.campaign.golden import Golden, golden_work
 from progip.campaign.memory import give_back_memory
 from progip.campaign.network_under_test import NetworkUnderTest
 from progip.campaign.settings import SubjectSettings
+from progip.campaign.steps import step
 from progip.campaign.thresholds import Thresholds
 from progip.engine.clean_values import CleanValues
 from progip.engine.incremental import NotTraceable, Traced, loaded_or_traced
@@ -39,7 +40,8 @@ class Subject:
     """
 
     def __init__(self, settings: SubjectSettings) -> None:
-        self.tested = NetworkUnderTest(settings)
+        with step("loading the network and its images"):
+            self.tested = NetworkUnderTest(settings)
         self._told: set[tuple[str, LeftOut]] = set()
         self._clean_values: tuple[tuple, CleanValues] | None = None
 
@@ -47,16 +49,18 @@ class Subject:
     def golden(self) -> Golden:
         """Fault-free results; the method is fitted after this."""
         tested = self.tested
-        return golden_work(
-            tested.network,
-            tested.method,
-            tested.data,
-            tested.training_batches,
-            tested.batch_size,
-            {**tested.identity, "code": tested.code},
-            tested.pipeline,
-            tested.settings.probes,
-        )
+        network = tested.network  # with a correcting protection, which says itself what it does
+        with step("golden results: the detector without faults"):
+            return golden_work(
+                network,
+                tested.method,
+                tested.data,
+                tested.training_batches,
+                tested.batch_size,
+                {**tested.identity, "code": tested.code},
+                tested.pipeline,
+                tested.settings.probes,
+            )
 
     @cached_property
     def thresholds(self) -> Thresholds:
@@ -72,7 +76,7 @@ class Subject:
     @cached_property
     def traced(self) -> Traced | NotTraceable:
         """The detector as one graph for the incremental executor, or why there is none."""
-        tested = self.tested
+        tested, pipeline = self.tested, self.pipeline
         batch = tested.images["id"][: tested.batch_size]
         content = {
             **tested.identity,
@@ -81,21 +85,28 @@ class Subject:
             "shape": list(batch.shape),
         }
         key = content_key(content, batch, tested.batch_size)
-        try:
-            return loaded_or_traced(
-                self.pipeline, batch, cache_folder("graphs") / f"{key}.safetensors"
-            )
-        except NotTraceable as reason:
-            return reason
-        finally:
-            give_back_memory()
+        with step("graph of the detector for incremental execution"):
+            try:
+                return loaded_or_traced(
+                    pipeline, batch, cache_folder("graphs") / f"{key}.safetensors"
+                )
+            except NotTraceable as reason:
+                return reason
+            finally:
+                give_back_memory()
+
+    @property
+    def ready(self) -> bool:
+        """Whether all that a first run waits for is there."""
+        return "traced" in self.__dict__
 
     @cached_property
     def survey(self) -> Survey:
         """What a fault can hit in every pass, and what not."""
         _ = self.golden  # fits the method
         tested = self.tested
-        return survey(tested.network, tested.method, tested.images["id"][:3])
+        with step("finding what faults can hit"):
+            return survey(tested.network, tested.method, tested.images["id"][:3])
 
     @cached_property
     def parameters(self) -> list[Site]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from progip.statistics import Rate, rate_from_sums
 
@@ -54,7 +55,7 @@ class Progress:
         self._executing = False
         self._sums = np.zeros(6)
         self._file = folder / f"{PREFIX}{socket.gethostname()}-{os.getpid()}"
-        self._bar = tqdm(disable=True)
+        self._bar, self._above = tqdm(disable=True), contextlib.ExitStack()
         self._over, self._writing = threading.Event(), threading.Lock()
         self._written = 0.0
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -68,6 +69,7 @@ class Progress:
         self._over.set()
         self._thread.join()
         self._bar.close()
+        self._above.close()
         self._file.unlink(missing_ok=True)
 
     def begin(self, done: int) -> None:
@@ -75,9 +77,17 @@ class Progress:
         self.done = self._at_first = done
         self._begun, self._executing = time.monotonic(), True
         hidden = bool(os.environ.get("TQDM_DISABLE")) or not sys.stderr.isatty()
+        self._bar.close()
         self._bar = tqdm(
-            total=self.planned, initial=done, desc=self.name, unit="run", disable=hidden
+            total=self.planned,
+            initial=done,
+            desc="/".join(self.name.split("/")[-4:]),  # the whole does not fit into a line
+            unit=" runs",
+            disable=hidden,
+            **_width(),
         )
+        if not hidden:  # log lines go above the bar instead of through it
+            self._above.enter_context(logging_redirect_tqdm())
 
     def executed(self, runs: int) -> None:
         """Count runs of this process that are executed, in no whole shard yet."""
@@ -166,6 +176,15 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / size:.{0 if size < 3600 else 1}f} {unit}"
     return f"{seconds / 86400:.1f} days"
+
+
+def _width() -> dict[str, Any]:
+    """Of a bar: a terminal that does not know its width would show none."""
+    try:
+        known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):
+        known = False
+    return {"dynamic_ncols": True} if known else {"ncols": 120, "nrows": 24}
 
 
 def heartbeats(folder: Path) -> list[dict[str, Any]]:
