@@ -99,7 +99,10 @@ class Cell:
         speed = known_speed(settings.execution_key)
         if speed and self.subject.ready:
             speed = speed._replace(start=0.0)
-        announcement = settings.sizing.announcement(self.planned, faults, speed, self.planner.round)
+        done = sum(s.stop - s.start for s in store.named_shards(self.execution_folder))
+        announcement = settings.sizing.announcement(
+            self.planned, faults, speed, self.planner.round, done
+        )
         log.info("%s: %s", settings.execution_key, announcement)
         self._monitor = StoppingMonitor(settings, self.planned)
 

@@ -100,12 +100,14 @@ class Sizing:
         population: int | None,
         speed: "Speed | None",
         per_map: int = 1,
+        done: int = 0,
     ) -> str:
         """What a size means, in a sentence: margins, share of the population, time.
 
         Args:
             speed: measured earlier; None where it never was.
             per_map: runs that share a fault map; margins are then those of so many fewer units.
+            done: runs that are executed already.
         """
         percent = f"{100 * self.confidence:g} %"
         units = max(runs // per_map, 1)
@@ -120,9 +122,13 @@ class Sizing:
         else:
             text += f"{percent} margin "
         text += f"{worst:.2g} at worst"
+        if done >= runs:
+            return f"{text}; all of them are executed already"
+        if done:
+            text += f"; {done:,} of them are executed already"
         if speed is None:
             return f"{text}; how long it takes is not known yet"
-        text += f"; about {duration(speed.start + runs * speed.per_run)} here"
+        text += f"; about {duration(speed.start + (runs - done) * speed.per_run)} here"
         if speed.start >= 1:
             text += f", {duration(speed.start)} of it before the first run"
         return text

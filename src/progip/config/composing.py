@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from progip.config.names import existing
 from progip.config.schema import register
 from progip.errors import ProgipError
+from progip.launching.launched import job_overrides, swept_in
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -33,6 +34,30 @@ def composed(
     Raises:
         ProgipError: the folder or the campaign is not there.
     """
+    return _compose(overrides, folder, campaign, primary)
+
+
+def sweep_of_campaign(
+    overrides: list[str], campaign: str | None = None, folder: str | Path = "conf"
+) -> list[list[str]]:
+    """The overrides of every cell that a sweep of these would run.
+
+    Args:
+        overrides: as on the command line; a key may have several values.
+        campaign: as in ``composed``.
+    """
+    base = _compose([], folder, campaign, "config", return_hydra_config=True)
+    params = OmegaConf.to_container(base.hydra.sweeper.params or {}, resolve=False)
+    return job_overrides(swept_in(params, overrides))  # type: ignore[arg-type]
+
+
+def _compose(
+    overrides: list[str],
+    folder: str | Path,
+    campaign: str | None,
+    primary: str,
+    **more: bool,
+) -> DictConfig:
     path = Path(folder).resolve()
     if not (path / "config.yaml").exists():
         raise ProgipError(f"{path} holds no config.yaml; call this from the project's top folder")
@@ -40,10 +65,10 @@ def composed(
     register()
     if campaign is None:
         with initialize_config_dir(str(path), version_base="1.3"):
-            return compose(primary, overrides)
+            return compose(primary, overrides, **more)
     campaigns = path.parent / "campaigns"
     known = sorted(file.stem for file in campaigns.glob("*.yaml"))
     if campaign not in known:
         raise ProgipError(f"campaign={campaign}: no such file. {existing(campaign, known)}")
     with initialize_config_dir(str(campaigns), version_base="1.3"):
-        return compose(campaign, [f"hydra.searchpath=[file://{path}]", *overrides])
+        return compose(campaign, [f"hydra.searchpath=[file://{path}]", *overrides], **more)

@@ -38,7 +38,7 @@ def entry(main: Callable[[], Any]) -> None:
         print("interrupted; what is stored stays, and the same command goes on", file=sys.stderr)
         sys.exit(128 + int(number))
     except (ProgipError, HydraException, OmegaConfBaseException, YAMLError, OSError) as error:
-        if debug or not _is_users(error):
+        if debug or not is_users(error):
             raise
         print(f"error: {explain(error)}", file=sys.stderr)
         sys.exit(1)
@@ -55,7 +55,11 @@ _USERS_OS_ERRORS = {
 }  # fmt: skip
 
 
-def _is_users(error: Exception) -> bool:
+def is_users(error: Exception) -> bool:
+    """Whether an error is a user's mistake, or of the machine, and can be explained."""
+    known = (ProgipError, HydraException, OmegaConfBaseException, YAMLError, OSError)
+    if not isinstance(error, known):
+        return False
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return error.errno in _USERS_OS_ERRORS
     return True

@@ -67,8 +67,8 @@ def explain_weight_errors(arguments: argparse.Namespace) -> None:
     print(f"\nevery map and image: {arguments.out}")
 
 
-def add_explaining(commands: Any) -> None:
-    """Add both commands to the command line."""
+def add(commands: Any) -> None:
+    """Make both commands known."""
     sub = commands.add_parser("explain", help=explain_run.__doc__)
     sub.add_argument("folder", help="a cell's folder, the one with manifest.json, or a campaign's")
     sub.add_argument("run", type=int, help="the run_id of the row")

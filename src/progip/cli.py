@@ -14,7 +14,7 @@ from progip import __version__
 from progip.analysis.tally import ESTIMANDS
 from progip.analysis.weight_faults import agreement, by_fault, joined
 from progip.campaign.replay import cell_of, manifest_of, replay, spread
-from progip.cli.explaining import add_explaining
+from progip.commands import artefact, explain, judge, reproduce, validate
 from progip.config import build, cell_settings, composed, entry
 from progip.datasets.base import Dataset
 from progip.errors import ProgipError
@@ -233,7 +233,6 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.set_defaults(action=replay_run)
 
-    add_explaining(commands)
     sub = commands.add_parser("train", help=train.__doc__)
     sub.add_argument(
         "overrides",
@@ -270,6 +269,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", default="outputs/runtime", help="a folder, may be a campaign's")
     sub.add_argument("--beside", action="store_true", help=BESIDE)
     sub.set_defaults(action=runtime)
+    for command in (judge, validate, explain, artefact, reproduce):
+        command.add(commands)
     return top
 
 
