@@ -49,7 +49,7 @@ def on_a_terminal(tmp_path: Path, columns: int) -> str:
 @pytest.mark.parametrize("columns", [0, 120])
 def test_a_bar_on_a_terminal(tmp_path: Path, columns: int) -> None:
     shown = on_a_terminal(tmp_path, columns)
-    bars = re.findall(r"id/odin/single_bit_flip/backward: +(\d+)%\|[^|]*\| *([\d.]+k?)/600", shown)
+    bars = re.findall(r"odin backward id: +(\d+)%\|[^|]*\| *([\d.]+k?)/600", shown)
     assert len(bars) > 2
     assert bars[-1] == ("100", "600")
     counts = [float(done) for _, done in bars]

@@ -24,6 +24,7 @@ from progip.config import entry
 from progip.engine.incremental import IncrementalExecutor
 from progip.engine.pieces import Piece
 from progip.engine.reference import ReferenceExecutor
+from progip.report.status import load_status
 from progip.storage import partial_runs, store
 from progip.storage.partial_runs import PATTERN
 
@@ -88,6 +89,8 @@ def test_what_is_executed_is_stored_and_taken_up(
     rows = pa.concat_tables(kept)["run_id"].to_pylist()
     assert sorted(rows) == sorted(executed)
     assert torture.held_runs(cell) == 0
+    told = load_status(tmp_path / "campaign").text()
+    assert f"{len(executed)} more runs are executed and kept" in told
     assert torture.litter(cell) == []
 
     again = tmp_path / "again"

@@ -55,17 +55,19 @@ def run_cell(
         cell = Cell(settings, config)
         cell.open(accepted)
         progress.planned = cell.planned
-        done = 0
+        done, executing = 0, False
         for runs in cell.stages:
             work = cell.stage(runs)
             if not work.complete:
+                executing = True
                 _execute(cell, work, progress)
             cell.judge_all(work)
             done = work.runs_done
             if cell.enough(runs):
                 break
         cell.close()
-    log.info("%s: %d runs in %s", settings.names["cell"], done, settings.folder)
+    how = "" if executing else "; none had to be executed"
+    log.info("%s: %s runs in %s%s", settings.names["cell"], f"{done:,}", settings.folder, how)
     return settings.folder
 
 
@@ -90,8 +92,8 @@ def _execute(cell: Cell, work: ShardQueue, progress: Progress) -> None:
     if executed:
         remember_speed(settings.execution_key, Speed(start, seconds / executed))
     log.info(
-        "%s: %d runs executed in %.1f s, %.0f runs/s",
-        settings.label, executed, seconds, executed / seconds,
+        "%s: %s runs executed in %.1f s, %.0f runs/s",
+        settings.label, f"{executed:,}", seconds, executed / seconds,
     )  # fmt: skip
 
 
@@ -120,6 +122,11 @@ def _execute_block(
             _store_whole(cell, block, work, progress)
             if len(block.missing):
                 block.keep(table)
+            if interruption.number is not None:
+                log.info(
+                    "%s: stopped with %d of %d runs executed and stored",
+                    cell.settings.label, progress.reached, progress.planned,
+                )  # fmt: skip
             interruption.check()
     if runs:
         pace.measured(runs, time.monotonic() - begun, golden)

@@ -7,14 +7,16 @@ from pathlib import Path
 from tabulate import tabulate
 
 from progip.analysis.counting import count_cell
-from progip.analysis.manifests import read_cell, walk
+from progip.analysis.manifests import correction_of, read_cell, walk
 from progip.analysis.precision import Precision, precision_of
 from progip.errors import ProgipError
 from progip.launching.launched import Job, Sweep, job_of, sweep_of
 from progip.report import formats
 from progip.statistics import Rate
 from progip.storage.crash_log import ERROR, recorded_failure
+from progip.storage.partial_runs import kept_runs
 from progip.storage.progress import duration, heartbeats
+from progip.storage.store import execution_folder
 
 DONE, RUNNING, FAILED, STOPPED = "done", "running", "FAILED", "stopped"
 
@@ -36,6 +38,7 @@ class CellStatus:
         error: the message of the failure.
         job: how it was started.
         warnings: what could not be counted.
+        kept: runs that are executed besides, whose rows come with their whole shard.
         precision: of the rate that the cell has a margin for, None where it has none.
     """
 
@@ -51,6 +54,7 @@ class CellStatus:
     job: Job | None
     warnings: tuple[str, ...] = ()
     precision: Precision | None = None
+    kept: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,12 @@ class Status:
             lines += [f"FAILED {cell.name}", f"  {cell.error}"]
             if (self.folder / cell.name / ERROR).exists():
                 lines.append(f"  {cell.name}/{ERROR}")
+        lines += [
+            f"{cell.name}: {cell.kept:,} more runs are executed and kept; their rows come with "
+            "their whole shard"
+            for cell in self.cells
+            if cell.kept
+        ]
         lines += [_asked(cell) for cell in self.cells if cell.precision]
         lines += [f"Warning: {text}" for cell in self.cells for text in cell.warnings]
         if self.commands:
@@ -172,6 +182,7 @@ def _cell(root: Path, here: Path, files: list[str]) -> CellStatus:
         job=job,
         warnings=tuple(warnings),
         precision=precision if precision and precision.target else None,
+        kept=kept_runs(execution_folder(here, correction_of(cell) or None)) if cell else 0,
     )
 
 

@@ -61,6 +61,18 @@ def read_partial(folder: Path, start: int, stop: int, schema: pa.Schema) -> pa.T
     return table.take(pa.array(once))
 
 
+def kept_runs(folder: Path) -> int:
+    """How many runs are kept in a folder, for a reader; what cannot be read counts as none."""
+    numbers: set[int] = set()
+    for path in folder.glob(PATTERN):
+        try:
+            numbers.update(pq.read_table(path, columns=["run_id"])["run_id"].to_pylist())
+        except (OSError, ValueError, pa.ArrowException):
+            continue
+    shards = store.named_shards(folder)
+    return sum(not any(s.start <= n < s.stop for s in shards) for n in numbers)
+
+
 def remove_whole(folder: Path, done: Collection[Shard]) -> None:
     """Remove the files whose runs are all in shards. Call this under the folder's lock."""
     shards = sorted(done)

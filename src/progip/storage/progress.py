@@ -81,7 +81,7 @@ class Progress:
         self._bar = tqdm(
             total=self.planned,
             initial=done,
-            desc="/".join(self.name.split("/")[-4:]),  # the whole does not fit into a line
+            desc=_short(self.name),
             unit=" runs",
             disable=hidden,
             **_width(),
@@ -176,6 +176,12 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / size:.{0 if size < 3600 else 1}f} {unit}"
     return f"{seconds / 86400:.1f} days"
+
+
+def _short(name: str) -> str:
+    """Method, pass and population of a cell's name, which as a whole does not fit into a line."""
+    parts = name.split("/")
+    return " ".join((parts[-3], parts[-1], parts[-4])) if len(parts) > 3 else name
 
 
 def _width() -> dict[str, Any]:
