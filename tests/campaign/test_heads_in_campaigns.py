@@ -46,7 +46,7 @@ def test_every_layer_of_the_head_is_hit_alike_by_both_executors(
 
 
 def test_a_network_without_a_head_is_what_it_was() -> None:
-    from progip.campaign.settings import identity
+    from progip.campaign.settings_identity import identity
 
     model = cell_settings(composed([], CONF)).subject.model
     assert model.head is None

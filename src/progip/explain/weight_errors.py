@@ -152,7 +152,8 @@ def summary(found: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
             half = np.nan
             if n > 1:
                 half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * means.std() / np.sqrt(n))
-            low, high = means.mean() - half, means.mean() + half
+            low = max(means.mean() - half, 0.0 if measure == "overlap" else -1.0)
+            high = min(means.mean() + half, 1.0)
             line[measure] = f"{means.mean():.3f} ({low:.3f} to {high:.3f}), {n} maps"
         lines.append(line)
     return pd.DataFrame(lines)
