@@ -61,6 +61,13 @@ def test_executed_runs_are_judged_by_another_protection(
     with pytest.raises(ProgipError, match="seed: judging again changes protection and outcome"):
         command(capsys, *words, "seed=1")
 
+    (tmp_path / "mine/protection").mkdir(parents=True)  # one of the user's own
+    option = "_target_: progip.protections.ranger.Ranger\nname: mine\nmargin: 0.05\n"
+    (tmp_path / "mine/protection/mine.yaml").write_text(option)
+    own = (f"hydra.searchpath=[file://{tmp_path}/mine]", "protection=mine")
+    assert "judged by 'mine'" in command(capsys, *words[:2], *own)
+    assert rows(first.parent / "mine")["alarm"].equals(wanted["alarm"])
+
     shard = sorted((first.parent / "_execution").glob("part-*"))[1]
     shard.unlink()
     said = command(capsys, "judge", str(campaign), "protection=progip")

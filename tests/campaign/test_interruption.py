@@ -127,6 +127,18 @@ def test_a_signal_is_noted_and_the_handler_put_back() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_what_a_launcher_handles_is_left_to_it() -> None:
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert interruption.number is None
+            assert came == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @pytest.fixture
 def rows(tmp_path: Path) -> tuple[pa.Table, pa.Table, pa.Schema]:
     """Plan and executed rows of a cell of 60 runs, in shards of 20."""

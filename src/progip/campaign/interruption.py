@@ -16,7 +16,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interruption:
     """Notes a first signal instead of raising; a second one raises at once. A context manager.
 
-    In a thread other than the main one signals are left as they are.
+    In a thread other than the main one signals are left as they are, and so are those that a
+    launcher handles itself (submitit lets SIGTERM pass and requeues at another signal).
 
     Attributes:
         number: of the signal that came; None for none.
@@ -28,7 +29,10 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            now = {number: signal.getsignal(number) for number in _SIGNALS}
+            self._before = {number: handler for number, handler in now.items() if _usual(handler)}
+            for number in self._before:
+                signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -45,3 +49,9 @@ class Interruption:
         """End here if a signal came. Raises KeyboardInterrupt with its number."""
         if self.number is not None:
             raise KeyboardInterrupt(self.number)
+
+
+def _usual(handler: Any) -> bool:
+    """Whether a handler is Python's, the system's or of an entry point, not of a launcher."""
+    own = str(getattr(handler, "__module__", "")).startswith("progip.")
+    return own or handler in (signal.SIG_DFL, signal.default_int_handler)
