@@ -9,6 +9,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from progip.engine.incremental.golden import Golden
 from progip.engine.incremental.graph import NotTraceable
 from progip.engine.incremental.propagation import Fault, Propagation, golden_values
 from progip.engine.incremental.schedule import Schedule
@@ -35,6 +36,7 @@ class IncrementalExecutor(ByPieces):
         images: (n, channels, height, width) evaluation images, on the device to run on.
         memory: bytes for golden values and for rows under way.
         labels: (n,) of the images, for probes that look at them.
+        windows: compute runs that differ in a window of the image there alone, where that pays.
 
     Raises:
         NotTraceable: a site is not in the traced graph.
@@ -48,6 +50,7 @@ class IncrementalExecutor(ByPieces):
         images: Tensor,
         memory: int = DEFAULT_MEMORY,
         labels: np.ndarray | None = None,
+        windows: bool = True,
     ) -> None:
         self.traced, self.images, self.fault_pass = traced, images, fault_pass
         self._labels = labels
@@ -65,7 +68,7 @@ class IncrementalExecutor(ByPieces):
             if layout is None or layout.axis != site.axis:
                 raise NotTraceable(f"in {where} the images of the batch cannot be told apart")
             self._nodes[site.key] = node
-        self.schedule = Schedule(traced, set(self._nodes.values()))
+        self.schedule = Schedule(traced, set(self._nodes.values()), windows=windows)
         self.runs_per_propagation = fitting_runs(self.schedule, memory)
 
     def pieces(self, plan: pa.Table) -> Generator[Piece, None, None]:
@@ -88,7 +91,7 @@ class IncrementalExecutor(ByPieces):
                 yield members, self._propagate(plan, members, rows, golden)
 
     def _propagate(
-        self, plan: pa.Table, members: np.ndarray, rows: np.ndarray, golden: dict[int, Tensor]
+        self, plan: pa.Table, members: np.ndarray, rows: np.ndarray, golden: Golden
     ) -> dict[str, np.ndarray]:
         part = plan.take(pa.array(members))
         layers, calls = part["layer"].to_pylist(), part["call"].to_numpy()

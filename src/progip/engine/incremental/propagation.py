@@ -1,5 +1,6 @@
 """One walk over the graph for many runs: rows join at their fault, leave when equal to golden."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,9 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from progip.engine.incremental.golden import Golden
 from progip.engine.incremental.graph import Layout
 from progip.engine.incremental.lanes import DirtyRows, Lanes, Pack, differs, gather, put, repack
+from progip.engine.incremental.room import room, writable_memory
 from progip.engine.incremental.schedule import Schedule, Step
+from progip.engine.incremental.windows import Windows
 from progip.number_formats.base import NumberFormat
 from progip.number_formats.codes import registers
 
@@ -24,9 +28,10 @@ class Fault:
     format: NumberFormat
 
 
-def golden_values(schedule: Schedule, images: Tensor) -> dict[int, Any]:
+def golden_values(schedule: Schedule, images: Tensor) -> Golden:
     """Fault-free values, of one batch, of the nodes that a propagation reads."""
-    values: dict[int, Any] = {0: images}
+    values = Golden()
+    values[0] = images
     with torch.no_grad():
         for step, release in zip(schedule.golden_steps, schedule.golden_release, strict=True):
             values[step.node] = step.function([values[i] for i in step.inputs])
@@ -47,7 +52,7 @@ class Propagation:
     def __init__(
         self,
         schedule: Schedule,
-        golden: dict[int, Any],
+        golden: Golden,
         rows: np.ndarray,
         faults: dict[int, Fault],
     ) -> None:
@@ -57,8 +62,9 @@ class Propagation:
         self.before = np.zeros(len(rows), dtype=np.float32)
         self.after = np.zeros(len(rows), dtype=np.float32)
         self.fired = np.zeros(len(rows), dtype=np.int64)
-        self._states: dict[int, DirtyRows] = {}
+        self.states: dict[int, DirtyRows] = {}
         self._results: dict[int, Tensor] = {}
+        self._windows = Windows(self)
 
     def run(self) -> list[Tensor]:
         """The observed outputs, one row per run."""
@@ -76,37 +82,50 @@ class Propagation:
                 if step.node in wanted:
                     self._observe(step.node)
                 for node in release:
-                    self._states.pop(node, None)
+                    self.states.pop(node, None)
+                    self._windows.crops.pop(node, None)
         return [self._results[node] for node in self.schedule.outputs]
 
     def _step(self, step: Step) -> None:
         if step.site:
             self._inject(step)
             return
-        dirty = [i for i in step.inputs if i in self._states]
-        if not dirty:
-            return
-        if len(step.inputs) == 1:
+        measured = self._windows.step(step)
+        dirty = [i for i in step.inputs if i in self.states]
+        packs = []
+        if len(step.inputs) == 1 and dirty:
             function = step.function
             packs = [
                 Pack(c.lanes, function([c.value]), c.alive, c.valid)
-                for c in self._states[dirty[0]].packs
+                for c in self.states[dirty[0]].packs
             ]
-        else:
+        elif dirty:
             packs = self._join(step, dirty)
-        if step.compare and step.worthwhile:
+        if packs and step.compare and step.worthwhile:
             packs = self._compare(step, packs)
+        packs += measured
         if packs:
             state = DirtyRows(packs)
             if step.compare and len(packs) > 1 and step.layout is not None:
                 state = repack(state, step.layout, self.batch)
-            self._states[step.node] = state
+            self.states[step.node] = state
+
+    def whole_runs(self, nodes: Sequence[int]) -> np.ndarray | None:
+        """For each run, whether it is dirty in whole rows of one of the nodes."""
+        states = [self.states[node] for node in nodes if node in self.states]
+        if not states:
+            return None
+        result = np.zeros(len(self.rows), dtype=bool)
+        for state in states:
+            for pack in state.packs:
+                result[pack.lanes.runs[pack.alive]] = True
+        return result
 
     def _observe(self, node: int) -> None:
-        if node not in self._states:
+        if node not in self.states:
             return
         layout = self.schedule.layouts[node]
-        for pack in self._states[node].packs:
+        for pack in self.states[node].packs:
             lanes = torch.from_numpy(pack.alive.nonzero()[0]).to(self.device)
             runs = torch.from_numpy(pack.lanes.runs[pack.alive]).to(self.device)
             self._results[node][runs] = layout.rows(pack.value)[lanes]
@@ -130,7 +149,7 @@ class Propagation:
                 result.append(Pack(pack.lanes, pack.value, alive, pack.valid))
         return result
 
-    def _golden_rows(self, node: int, runs: np.ndarray) -> Tensor:
+    def golden_rows(self, node: int, runs: np.ndarray) -> Tensor:
         """A batch of golden rows of the given runs, and whatever row in unused lanes."""
         rows = np.zeros(self.batch, dtype=np.int64)
         rows[: len(runs)] = self.rows[runs]
@@ -139,78 +158,68 @@ class Propagation:
 
     def _inject(self, step: Step) -> None:
         fault = self.faults.get(step.node)
-        given = self._states.get(step.inputs[0])
+        source = step.inputs[0]
+        if source in self.states:
+            self.states[step.node] = self.states[source]
+        if self._windows.crops.get(source):
+            self._windows.crops[step.node] = list(self._windows.crops[source])
         if fault is None:
-            if given is not None:
-                self._states[step.node] = given
             return
         layout = self.schedule.layouts[step.node]
-        packs = list(given.packs) if given is not None else []
-        placed = 0
-        for i, pack in enumerate(packs):
-            lanes = pack.lanes
-            space = min(self.batch - lanes.count, len(fault.runs) - placed)
-            if space <= 0:
-                continue
-            runs = fault.runs[placed : placed + space]
-            lanes.runs[lanes.count : lanes.count + space] = runs
-            lanes.count += space
-            value = pack.value if step.writable else pack.value.clone()
-            alive = pack.alive.copy()
-            alive[lanes.count - space : lanes.count] = True
-            valid = pack.valid.copy()
-            valid[lanes.count - space : lanes.count] = True
-            packs[i] = Pack(lanes, value, alive, valid)
-            added = np.arange(lanes.count - space, lanes.count)
-            self._copy_golden(layout, step.node, packs[i], added)
-            self._flip(layout, value, added, fault, placed)
-            placed += space
-        for start in range(placed, len(fault.runs), self.batch):
-            runs = fault.runs[start : start + self.batch]
-            value = self._golden_rows(step.node, runs)
-            self._flip(layout, value, np.arange(len(runs)), fault, start)
-            alive = np.zeros(self.batch, dtype=bool)
-            alive[: len(runs)] = True
-            packs.append(Pack(Lanes(self.batch, runs), value, alive, alive))
-        self._states[step.node] = DirtyRows(packs)
+        if step.node in self.schedule.windowed and not fault.format.metadata_fields:
+            channel, y, x = fault.where
+            for value, members, down, right in self._windows.begin(step.node, fault.runs, (y, x)):
+                index = (np.arange(len(members)), channel[members], down, right)
+                self._flip(value, index, fault, members)
+            return
+        for pack, lanes, members in room(self, step.node, fault.runs, step.writable):
+            index = (lanes, *(w[members] for w in fault.where))
+            metadata = self._registers(layout, pack.value, lanes, fault, members)
+            self._flip(layout.rows(pack.value), index, fault, members, metadata)
 
-    def _copy_golden(self, layout: Layout, node: int, pack: Pack, lanes: np.ndarray) -> None:
+    def copy_golden(self, layout: Layout, node: int, pack: Pack, lanes: np.ndarray) -> None:
         rows = self.rows[pack.lanes.runs[lanes]]
         put(layout, pack.value, lanes, self.golden[node], rows)
 
+    def _registers(
+        self, layout: Layout, value: Tensor, lanes: np.ndarray, fault: Fault, members: np.ndarray
+    ) -> Any:
+        if not fault.format.metadata_fields:
+            return None
+        own = layout.rows(value)[torch.from_numpy(lanes).to(self.device)]
+        shape = layout.axis.row_shape(layout.shape)
+        position = np.ravel_multi_index(tuple(w[members] for w in fault.where), shape)
+        return registers(fault.format, own, np.arange(len(lanes)), position)
+
     def _flip(
-        self, layout: Layout, value: Tensor, lanes: np.ndarray, fault: Fault, start: int
+        self,
+        values: Tensor,
+        index: tuple[np.ndarray, ...],
+        fault: Fault,
+        members: np.ndarray,
+        metadata: Any = None,
     ) -> None:
-        part = slice(start, start + len(lanes))
-        values, code = layout.rows(value), fault.format
-        index = tuple(
-            torch.from_numpy(i).to(self.device) for i in (lanes, *(w[part] for w in fault.where))
-        )
-        before = values[index]
-        metadata = None
-        if code.metadata_fields:
-            own = values[torch.from_numpy(lanes).to(self.device)]
-            shape = layout.axis.row_shape(layout.shape)
-            position = np.ravel_multi_index(tuple(w[part] for w in fault.where), shape)
-            metadata = registers(code, own, np.arange(len(lanes)), position)
-        masks = torch.from_numpy(fault.masks[part]).to(self.device)
+        code = fault.format
+        at = tuple(torch.from_numpy(i).to(self.device) for i in index)
+        before = values[at]
+        masks = torch.from_numpy(fault.masks[members]).to(self.device)
         after = code.decode(code.encode(before, metadata) ^ masks, metadata)
-        values[index] = after
-        runs = fault.runs[part]
+        values[at] = after
+        runs = fault.runs[members]
         self.before[runs], self.after[runs] = before.cpu().numpy(), after.cpu().numpy()
         self.fired[runs] += 1
 
     def _join(self, step: Step, dirty: list[int]) -> list[Pack]:
         """Line up the rows of several inputs; what an input has not dirtied comes from golden."""
-        states = [self._states[i] for i in dirty]
+        states = [self.states[i] for i in dirty]
         result = []
         for lanes, alive in self._line_up(states):
             values = []
             valid = np.arange(self.batch) < lanes.count
             for node in step.inputs:
-                state = self._states.get(node)
+                state = self.states.get(node)
                 if state is None:
-                    values.append(self._golden_rows(node, lanes.runs[: lanes.count]))
+                    values.append(self.golden_rows(node, lanes.runs[: lanes.count]))
                 else:
                     values.append(self._aligned(node, state, lanes, alive, valid))
             result.append(Pack(lanes, step.function(values), alive, valid | alive))
@@ -270,15 +279,15 @@ class Propagation:
             stale = (source != own) & ((source >= 0) | ~pack.valid[wanted])
             if not stale.any():
                 return pack.value
-            if not _writable(pack.value):
+            if not writable_memory(pack.value):
                 pack.value = pack.value.contiguous()
             wanted, runs, source = wanted[stale], runs[stale], source[stale]
             clean = wanted[source < 0]
             if len(clean):
-                self._copy_golden(layout, node, pack, clean)
+                self.copy_golden(layout, node, pack, clean)
             value = pack.value
         else:
-            value = self._golden_rows(node, lanes.runs[: lanes.count])
+            value = self.golden_rows(node, lanes.runs[: lanes.count])
         for i in np.unique(source[source >= 0]):
             chosen = source == i
             put(
@@ -289,7 +298,3 @@ class Propagation:
                 lane_of[runs[chosen]].astype(np.int64),
             )
         return value
-
-
-def _writable(value: Tensor) -> bool:
-    return all(s != 0 for s, n in zip(value.stride(), value.shape, strict=True) if n > 1)

@@ -1,6 +1,7 @@
 """Cheaper forms of operations; each is used only where it gives the same bits."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,16 +30,21 @@ def _batch_norm_backward(args: tuple[Any, ...]) -> Function | None:
     _, _, _, _, variance, _, _, _, epsilon, mask = args
     if list(mask) != [True, False, False] or not isinstance(variance, Tensor):
         return None
-    inverse = (1 / torch.sqrt(variance.double() + epsilon)).to(variance.dtype)
+    return ChannelScale((1 / torch.sqrt(variance.double() + epsilon)).to(variance.dtype))
 
-    def scale(
-        gradient: Tensor, _: Any, weight: Tensor | None, *__: Any
+
+@dataclass(frozen=True)
+class ChannelScale:
+    """The gradient of batch normalisation in evaluation mode; the other arguments do not matter."""
+
+    inverse: Tensor
+
+    def __call__(
+        self, gradient: Tensor, _: Any, weight: Tensor | None, *__: Any
     ) -> tuple[Tensor, None, None]:
         shape = (1, -1) + (1,) * (gradient.dim() - 2)
-        result = gradient * inverse.view(shape)
+        result = gradient * self.inverse.view(shape)
         return result if weight is None else result.mul_(weight.view(shape)), None, None
-
-    return scale
 
 
 def positive(value: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from progip.engine.incremental.executor import DEFAULT_MEMORY, columns_of, fitting_runs
+from progip.engine.incremental.golden import Golden
 from progip.engine.incremental.graph import NotTraceable, map_refs, refs
 from progip.engine.incremental.lanes import DirtyRows, Lanes, Pack, repack
 from progip.engine.incremental.propagation import Propagation, golden_values
@@ -138,7 +139,7 @@ class IncrementalRounds(ByPieces):
         rows: np.ndarray,
         owner: np.ndarray,
         hits: list[Hits],
-        golden: dict[int, Tensor],
+        golden: Golden,
     ) -> dict[str, np.ndarray]:
         faults = [
             MapFault(np.flatnonzero(owner == number), self._changed(hits[number]))
@@ -180,7 +181,7 @@ class _ParameterPropagation(Propagation):
     """One walk over the graph for the runs of some maps."""
 
     def __init__(
-        self, schedule: Schedule, golden: dict[int, Any], rows: np.ndarray, maps: list[MapFault]
+        self, schedule: Schedule, golden: Golden, rows: np.ndarray, maps: list[MapFault]
     ) -> None:
         super().__init__(schedule, golden, rows, {})
         self.maps = maps
@@ -199,11 +200,11 @@ class _ParameterPropagation(Propagation):
             state = DirtyRows(packs)
             if len(packs) > 1 and step.layout is not None:
                 state = repack(state, step.layout, self.batch)
-            self._states[step.node] = state
+            self.states[step.node] = state
 
     def _others(self, step: Step, taken: np.ndarray) -> list[Pack]:
         """The packs of runs whose fault is elsewhere."""
-        saved = {i: self._states[i] for i in step.inputs if i in self._states}
+        saved = {i: self.states[i] for i in step.inputs if i in self.states}
         for node, state in saved.items():
             rest = []
             for pack in state.packs:
@@ -211,12 +212,12 @@ class _ParameterPropagation(Propagation):
                 if alive.any():
                     rest.append(Pack(pack.lanes, pack.value, alive, pack.valid))
             if rest:
-                self._states[node] = DirtyRows(rest)
+                self.states[node] = DirtyRows(rest)
             else:
-                del self._states[node]
+                del self.states[node]
         super()._step(step)
-        self._states |= saved
-        made = self._states.pop(step.node, None)
+        self.states |= saved
+        made = self.states.pop(step.node, None)
         return [] if made is None else list(made.packs)
 
     def _of_map(self, step: Step, fault: MapFault) -> list[Pack]:
@@ -230,12 +231,12 @@ class _ParameterPropagation(Propagation):
             whole = len(runs) == self.batch and (self.rows[runs] == np.arange(self.batch)).all()
             values = []
             for node in step.inputs:
-                state = self._states.get(node)
+                state = self.states.get(node)
                 if state is not None:
                     values.append(self._aligned(node, state, lanes, alive, alive.copy()))
                 elif whole:
                     values.append(self.golden[node])
                 else:
-                    values.append(self._golden_rows(node, runs))
+                    values.append(self.golden_rows(node, runs))
             packs.append(Pack(lanes, function(values), alive, alive.copy()))
         return packs

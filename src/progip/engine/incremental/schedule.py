@@ -3,7 +3,7 @@
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,11 @@ from progip.engine.incremental.markers import SITE
 from progip.engine.incremental.operations import BATCH_NORM, CONTRACTING, FRESH, SAME, function_of
 from progip.engine.incremental.rewrites import gated, positive
 from progip.engine.incremental.tracing import Traced
+from progip.engine.incremental.window_geometry import Rule
+from progip.engine.incremental.window_nodes import cutting, starts
+from progip.engine.incremental.window_rules import rule_of
 
+LEAST = 64  # pixels of the side of images from which windows pay
 TRIAL, RARE = 512, 100  # rows to try; leave off comparing where fewer than one in so many leaves
 SMALL = 2048  # elements of a row so few that comparing them costs nothing
 
@@ -59,6 +63,7 @@ class Schedule:
     Args:
         selected: nodes at which faults can hit.
         changing: constants that faults can change.
+        windows: execute runs that differ in a window of the image only there, where that pays.
 
     Attributes:
         golden_steps: all operations, for golden batches.
@@ -67,12 +72,23 @@ class Schedule:
         stored: nodes whose golden values the propagation reads.
         outputs: as in ``Traced``, aliases resolved.
         constant: the values, for any batch, of those outputs that no image changes.
+        rules: how operations are executed in windows; others are not.
+        windowed: nodes that runs may differ in as windows, because an operation gains by it.
+        makers, golden_makers: of ``steps`` and of ``golden_steps``, the one of each node.
     """
 
     def __init__(
-        self, traced: Traced, selected: set[int], changing: Collection[int] = frozenset()
+        self,
+        traced: Traced,
+        selected: set[int],
+        changing: Collection[int] = frozenset(),
+        windows: bool = True,
     ) -> None:
         self.traced = traced
+        images = traced.nodes[0].layout
+        large = images is not None and min(images.shape[-2:]) >= LEAST
+        self._windows = windows and large and not changing and traced.device.type == "cpu"
+        self.rules: dict[int, Rule] = {}
         self._changing = changing
         self.layouts: dict[int, Layout] = {}
         self._alias: dict[int, int] = {}
@@ -88,6 +104,9 @@ class Schedule:
         self.outputs = [self._root(n) for n in traced.outputs]
         self.constant = {n: traced.constants[n] for n in self.outputs if n in traced.constants}
         self.steps = self._reachable(steps)
+        self.makers = {step.node: step for step in self.steps}
+        self.golden_makers = {step.node: step for step in steps}
+        self.windowed = starts(self.steps, self.rules)
         self.stored = self._stored()
         self.golden_steps = steps
         self._overwrite(steps)
@@ -138,11 +157,19 @@ class Schedule:
         )
         function = function_of(target, args, kwargs, inputs)
         step = Step(number, inputs, function, node.layout, compare)
+        self._rule(step, target, args)
         named = refs([*node.args, *node.kwargs.values()])
         step.reads = tuple(n for n in dict.fromkeys(named) if n in self._changing)
         if step.reads:
             step.rebuilt = lambda given: self._rebuilt(node, given)
         steps.append(step)
+
+    def _rule(self, step: Step, target: Any, args: Sequence[Any]) -> None:
+        if self._windows:
+            given = {i: self.layouts[i] for i in step.inputs if i in self.layouts}
+            rule = rule_of(target, args, step.function, step.layout, given)
+            if rule is not None:
+                self.rules[step.node] = rule
 
     def _rebuilt(self, node: Node, given: Mapping[int, Any]) -> Callable[[list[Any]], Any]:
         """The function of a step with other values of the constants that it reads."""
@@ -181,7 +208,9 @@ class Schedule:
             made, self._next = self._next, self._next + 1
             layout = replace(self.layouts[source], dtype=torch.bool)
             self._gates[source], self.layouts[made] = made, layout
-            steps.append(Step(made, (source,), lambda v: positive(v[0]), layout, compare=True))
+            step = Step(made, (source,), lambda v: positive(v[0]), layout, compare=True)
+            self._rule(step, positive, [Ref(source)])
+            steps.append(step)
         return self._gates[source]
 
     def _reachable(self, steps: list[Step]) -> list[Step]:
@@ -240,10 +269,11 @@ class Schedule:
 
     def _stored(self) -> set[int]:
         stored = {node for node in self.outputs if node not in self.constant}
+        whole = cutting(self.steps, self.rules, self.windowed)
         for step in self.steps:
             if step.compare or step.site or (step.reads and step.layout is not None):
                 stored.add(step.node)
-            if len(step.inputs) > 1 or step.reads:
+            if len(step.inputs) > 1 or step.reads or step.node in whole:
                 stored.update(step.inputs)
         return stored
 
