@@ -1,15 +1,13 @@
 """Fault-free values of one batch, and what is made of them when first asked for."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from progip.engine.incremental.frames import Frame, pixels
-
-if TYPE_CHECKING:
-    from progip.engine.incremental.schedule import Schedule
 
 
 class Golden(dict[int, Any]):
@@ -28,13 +26,13 @@ class Golden(dict[int, Any]):
             self._pixels[node] = pixels(value)
         return self._pixels[node]
 
-    def value(self, schedule: "Schedule", node: int) -> Any:
+    def value(self, makers: Mapping[int, Any], node: int) -> Any:
         """The value of any node, computed from others where it was not kept."""
         if node in self:
             return self[node]
         if self._last[0] != node:
-            step = schedule.golden_makers[node]
-            made = step.function([self.value(schedule, i) for i in step.inputs])
+            step = makers[node]
+            made = step.function([self.value(makers, i) for i in step.inputs])
             self._last = node, made
         return self._last[1]
 

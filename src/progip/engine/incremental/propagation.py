@@ -12,7 +12,8 @@ from progip.engine.incremental.golden import Golden
 from progip.engine.incremental.graph import Layout
 from progip.engine.incremental.lanes import DirtyRows, Lanes, Pack, differs, gather, put, repack
 from progip.engine.incremental.room import room, writable_memory
-from progip.engine.incremental.schedule import Schedule, Step
+from progip.engine.incremental.schedule import Schedule
+from progip.engine.incremental.steps import Step
 from progip.engine.incremental.windows import Windows
 from progip.number_formats.base import NumberFormat
 from progip.number_formats.codes import registers
@@ -112,14 +113,11 @@ class Propagation:
 
     def whole_runs(self, nodes: Sequence[int]) -> np.ndarray | None:
         """For each run, whether it is dirty in whole rows of one of the nodes."""
-        states = [self.states[node] for node in nodes if node in self.states]
-        if not states:
-            return None
+        packs = [p for node in nodes if node in self.states for p in self.states[node].packs]
         result = np.zeros(len(self.rows), dtype=bool)
-        for state in states:
-            for pack in state.packs:
-                result[pack.lanes.runs[pack.alive]] = True
-        return result
+        for pack in packs:
+            result[pack.lanes.runs[pack.alive]] = True
+        return result if packs else None
 
     def _observe(self, node: int) -> None:
         if node not in self.states:
@@ -173,9 +171,9 @@ class Propagation:
                 self._flip(value, index, fault, members)
             return
         for pack, lanes, members in room(self, step.node, fault.runs, step.writable):
+            made = self._registers(layout, pack.value, lanes, fault, members)
             index = (lanes, *(w[members] for w in fault.where))
-            metadata = self._registers(layout, pack.value, lanes, fault, members)
-            self._flip(layout.rows(pack.value), index, fault, members, metadata)
+            self._flip(layout.rows(pack.value), index, fault, members, made)
 
     def copy_golden(self, layout: Layout, node: int, pack: Pack, lanes: np.ndarray) -> None:
         rows = self.rows[pack.lanes.runs[lanes]]
@@ -205,9 +203,9 @@ class Propagation:
         masks = torch.from_numpy(fault.masks[members]).to(self.device)
         after = code.decode(code.encode(before, metadata) ^ masks, metadata)
         values[at] = after
-        runs = fault.runs[members]
-        self.before[runs], self.after[runs] = before.cpu().numpy(), after.cpu().numpy()
-        self.fired[runs] += 1
+        self.before[fault.runs[members]] = before.cpu().numpy()
+        self.after[fault.runs[members]] = after.cpu().numpy()
+        self.fired[fault.runs[members]] += 1
 
     def _join(self, step: Step, dirty: list[int]) -> list[Pack]:
         """Line up the rows of several inputs; what an input has not dirtied comes from golden."""

@@ -1,18 +1,37 @@
 """Lanes for runs that join a node."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
 
+from progip.engine.incremental.golden import Golden
 from progip.engine.incremental.lanes import DirtyRows, Lanes, Pack
+from progip.engine.incremental.schedule import Schedule
 
-if TYPE_CHECKING:
-    from progip.engine.incremental.propagation import Propagation
+
+class Sweep(Protocol):
+    """What joining a node needs of a propagation."""
+
+    schedule: Schedule
+    golden: Golden
+    rows: np.ndarray
+    batch: int
+    states: dict[int, DirtyRows]
+
+    def golden_rows(self, node: int, runs: np.ndarray) -> Tensor:
+        """A batch of golden rows of the given runs."""
+
+    def copy_golden(self, layout: Any, node: int, pack: Pack, lanes: np.ndarray) -> None:
+        """Write golden values into lanes."""
+
+    def whole_runs(self, nodes: Sequence[int]) -> np.ndarray | None:
+        """For each run, whether it is dirty in whole rows of one of the nodes."""
 
 
 def room(
-    propagation: "Propagation", node: int, runs: np.ndarray, writable: bool | None = None
+    propagation: Sweep, node: int, runs: np.ndarray, writable: bool | None = None
 ) -> list[tuple[Pack, np.ndarray, np.ndarray]]:
     """Lanes of a node for more runs, with golden values in them.
 

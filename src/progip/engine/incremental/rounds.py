@@ -16,7 +16,8 @@ from progip.engine.incremental.golden import Golden
 from progip.engine.incremental.graph import NotTraceable, map_refs, refs
 from progip.engine.incremental.lanes import DirtyRows, Lanes, Pack, repack
 from progip.engine.incremental.propagation import Propagation, golden_values
-from progip.engine.incremental.schedule import Schedule, Step
+from progip.engine.incremental.schedule import Schedule
+from progip.engine.incremental.steps import Step
 from progip.engine.incremental.tracing import Traced
 from progip.engine.pieces import ByPieces, Piece
 from progip.engine.reference import Draw

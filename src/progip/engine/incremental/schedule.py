@@ -4,7 +4,7 @@ import math
 import operator
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,48 +13,14 @@ from progip.engine.incremental.graph import Layout, Node, Ref, aten, map_refs, r
 from progip.engine.incremental.markers import SITE
 from progip.engine.incremental.operations import BATCH_NORM, CONTRACTING, FRESH, SAME, function_of
 from progip.engine.incremental.rewrites import gated, positive
+from progip.engine.incremental.steps import Step
 from progip.engine.incremental.tracing import Traced
 from progip.engine.incremental.window_geometry import Rule
 from progip.engine.incremental.window_nodes import cutting, starts
 from progip.engine.incremental.window_rules import rule_of
 
 LEAST = 64  # pixels of the side of images from which windows pay
-TRIAL, RARE = 512, 100  # rows to try; leave off comparing where fewer than one in so many leaves
 SMALL = 2048  # elements of a row so few that comparing them costs nothing
-
-
-@dataclass
-class Step:
-    """One operation of a propagation.
-
-    Attributes:
-        node: whose value it makes.
-        inputs: the nodes it reads, aliases resolved.
-        function: from the values of ``inputs`` to the value.
-        compare: whether rows that equal golden leave here.
-        site: whether faults can hit here.
-        writable: the input's memory belongs to this step alone.
-        reads: constants that faults can change (parameters and what is made of them alone).
-        rebuilt: gives the function with other values of such constants.
-        seen, left: rows compared so far, and how many of them equalled golden.
-    """
-
-    node: int
-    inputs: tuple[int, ...]
-    function: Callable[[list[Any]], Any]
-    layout: Layout | None
-    compare: bool = False
-    site: bool = False
-    writable: bool = False
-    reads: tuple[int, ...] = ()
-    rebuilt: Callable[[Mapping[int, Any]], Callable[[list[Any]], Any]] | None = None
-    seen: int = 0
-    left: int = 0
-
-    @property
-    def worthwhile(self) -> bool:
-        """Whether rows leave here often enough to go on comparing; costs time only, no outcome."""
-        return self.seen < TRIAL or self.left * RARE > self.seen
 
 
 class Schedule:

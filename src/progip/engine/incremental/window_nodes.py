@@ -1,17 +1,14 @@
 """At which nodes windows are of use."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from progip.engine.incremental.steps import Step
 from progip.engine.incremental.window_geometry import Rule
-
-if TYPE_CHECKING:
-    from progip.engine.incremental.schedule import Step
 
 SMALLEST = 8  # side of a map on which windows may start
 
 
-def starts(steps: Sequence["Step"], rules: Mapping[int, Rule]) -> set[int]:
+def starts(steps: Sequence[Step], rules: Mapping[int, Rule]) -> set[int]:
     """Nodes from which only operations that know windows lead to one that gains by them."""
     gaining: set[int] = set()
     for step in reversed(steps):
@@ -25,9 +22,7 @@ def starts(steps: Sequence["Step"], rules: Mapping[int, Rule]) -> set[int]:
     return gaining
 
 
-def cutting(
-    steps: Sequence["Step"], rules: Mapping[int, Rule], starts: Collection[int]
-) -> set[int]:
+def cutting(steps: Sequence[Step], rules: Mapping[int, Rule], starts: Collection[int]) -> set[int]:
     """Nodes whose operation needs its inputs' golden values beside their windows."""
     cropped: set[int] = set()
     result = set()

@@ -10,7 +10,8 @@ from torch import Tensor
 from progip.engine.incremental.frames import Frame, Place, cut, pixels
 from progip.engine.incremental.golden import Golden
 from progip.engine.incremental.graph import same_bits
-from progip.engine.incremental.schedule import Schedule, Step
+from progip.engine.incremental.schedule import Schedule
+from progip.engine.incremental.steps import Step
 from progip.engine.incremental.tracing import Traced
 from progip.engine.incremental.window_geometry import Inexact, Rule
 
@@ -46,7 +47,7 @@ class Trials:
         region = output if rule.y is None else rule.inputs(output)
         frame = Frame(steps, region, lanes)
         rows = steps % self._schedule.traced.batch
-        values = [self._golden.value(self._schedule, node) for node in step.inputs]
+        values = [self._golden.value(self._schedule.golden_makers, node) for node in step.inputs]
         parts = [
             cut(_pixels_of(v), rows, region, (v.shape[2], v.shape[3]), rule.fill) for v in values
         ]
@@ -56,7 +57,7 @@ class Trials:
             return True  # of these values; others are looked at when they come
         if rule.scatters:
             found = inner(rule, found, region, output)
-        whole = self._golden.value(self._schedule, step.node)
+        whole = self._golden.value(self._schedule.golden_makers, step.node)
         pairs = zip(*((v if isinstance(v, tuple) else (v,)) for v in (found, whole)), strict=True)
         return all(
             same_bits(a, cut(_pixels_of(b), rows, output, rule.shape, 0))

@@ -1,7 +1,7 @@
 """Runs that differ from golden in a window of the image only, computed there alone."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,14 +11,12 @@ from progip.engine.incremental.frames import Crop, Frame, Place, arranged, cut, 
 from progip.engine.incremental.golden import Golden
 from progip.engine.incremental.lanes import Lanes, Pack
 from progip.engine.incremental.markers import excess
-from progip.engine.incremental.room import room
-from progip.engine.incremental.schedule import Schedule, Step
+from progip.engine.incremental.room import Sweep, room
+from progip.engine.incremental.schedule import Schedule
+from progip.engine.incremental.steps import Step
 from progip.engine.incremental.window_geometry import Inexact, Rule
 from progip.engine.incremental.window_packing import lined_up, shrunk
 from progip.engine.incremental.window_trials import Trials, inner
-
-if TYPE_CHECKING:
-    from progip.engine.incremental.propagation import Propagation
 
 SHARE = 0.6  # of the map; a larger window is executed whole
 
@@ -32,7 +30,7 @@ class Windows:
         crops: of each node, the windows of its dirty runs.
     """
 
-    def __init__(self, propagation: "Propagation") -> None:
+    def __init__(self, propagation: Sweep) -> None:
         self.crops: dict[int, list[Crop]] = {}
         self._propagation = propagation
         self._schedule: Schedule = propagation.schedule
