@@ -97,7 +97,7 @@ def needs(tmp_path: Path, *given: str) -> list[str]:
 
 def test_groups_have_the_folders_that_are_documented() -> None:
     folders = {path.name for path in CONF.iterdir() if path.is_dir()}
-    assert folders == {*GROUPS, "model.head", "pass", "recipe"}
+    assert folders == {*GROUPS, "model.head", "pass", "recipe", "attack"}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from progip import __version__
 from progip.analysis.tally import ESTIMANDS
 from progip.analysis.weight_faults import agreement, by_fault, joined
 from progip.campaign.replay import cell_of, manifest_of, replay, spread
-from progip.commands import artefact, explain, judge, reproduce, validate
+from progip.commands import artefact, attack, explain, judge, reproduce, validate
 from progip.config import build, cell_settings, composed, entry
 from progip.datasets.base import Dataset
 from progip.errors import ProgipError
@@ -269,7 +269,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", default="outputs/runtime", help="a folder, may be a campaign's")
     sub.add_argument("--beside", action="store_true", help=BESIDE)
     sub.set_defaults(action=runtime)
-    for command in (judge, validate, explain, artefact, reproduce):
+    for command in (judge, validate, explain, attack, artefact, reproduce):
         command.add(commands)
     return top
 

@@ -82,9 +82,17 @@ class Schema:
     sizing: Sizing = field(default_factory=Sizing)
 
 
+@dataclass
+class AttackSchema(Schema):
+    """The same for ``python -m progip attack``: the attack."""
+
+    attack: dict[str, Any] = field(default_factory=dict)
+
+
 def register() -> None:
     """Make the schema known to Hydra under the name ``schema``."""
     ConfigStore.instance().store(name="schema", node=Schema)
+    ConfigStore.instance().store(name="attack_schema", node=AttackSchema)
     OmegaConf.register_new_resolver("unless", _unless, replace=True)
 
 

@@ -1,0 +1,1 @@
+"""Adversarial images: attacks within a budget of pixel values, and accuracy under them."""
