@@ -2,7 +2,8 @@
 
 Every cell, every run, every column is compared, so that NaN equals NaN and -0 is not 0. Differences
 that are meant are named: ``--allow COLUMN`` for values that may differ, ``--added COLUMN`` for a
-column that only the second folder has. Exit code 1 at any other difference, which is named.
+column that only the second folder has. A column that is null in every row counts as none. Exit
+code 1 at any other difference, which is named.
 """
 
 import argparse
@@ -22,11 +23,17 @@ def rows_of(campaign: Path) -> dict[str, pa.Table]:
         parts = [pq.read_table(path) for path in sorted(folder.glob("part-*.parquet"))]
         if folder.name.startswith("_") or not parts:
             continue
-        table = pa.concat_tables(parts).sort_by("run_id")
+        table = pa.concat_tables(map(held, parts)).sort_by("run_id")
         if table["run_id"].to_pylist() != list(range(len(table))):
             sys.exit(f"{folder}: runs are missing or there twice")
         found[folder.relative_to(campaign).as_posix()] = table
     return found
+
+
+def held(table: pa.Table) -> pa.Table:
+    """The columns that hold a value."""
+    names = zip(table.column_names, table.columns, strict=True)
+    return table.select([name for name, column in names if column.null_count < len(column)])
 
 
 def differing(one: pa.ChunkedArray, other: pa.ChunkedArray) -> np.ndarray:

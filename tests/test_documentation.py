@@ -1,5 +1,6 @@
 """What the documents show works as it stands there."""
 
+import ast
 import json
 import re
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -157,34 +159,62 @@ def test_a_guarded_detector_in_five_lines(
     assert names["detector"].protection.score_side == "both"  # type: ignore[attr-defined]
 
 
-def test_campaigns_tables_and_figures_from_python(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a campaign in outputs/demo."""
+    folder = tmp_path_factory.mktemp("demo")
     for name in ("progip", "ranger"):
         for method in ("odin", "mahalanobis"):
-            overrides = [f"outputs={tmp_path}/outputs", "name=demo", "runs=40", "batch_size=8"]
-            overrides += [f"protection={name}", f"ood_method={method}", "fault_model.bits=[30]"]
+            overrides = [f"outputs={folder}/outputs", "name=demo", "runs=80", "batch_size=8"]
+            overrides += [
+                f"protection={name}",
+                f"ood_method={method}",
+                "fault_model.bits=[28,29,30]",
+            ]
             cfg = composed(overrides, ROOT / "conf")
             run_cell(cell_settings(cfg), resolved(cfg))
-    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def executed(source: str, names: dict[str, Any]) -> Any:
+    """What the last line of an example shows; None where it shows nothing."""
+    body = ast.parse(source).body
+    last = body.pop() if isinstance(body[-1], ast.Expr) else None
+    exec(compile(ast.Module(body, []), "example", "exec"), names)
+    return last and eval(compile(ast.Expression(last.value), "example", "eval"), names)
+
+
+def test_campaigns_tables_and_figures_from_python(
+    demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(demo)
     names: dict[str, Any] = {}
-    shown = []
-    for source in blocks("docs/library.md", "python"):
-        *lines, last = source.strip().splitlines()
-        exec("\n".join(lines), names)
-        expression = last.split("  #")[0]
-        if "=" in expression.split("(")[0]:
-            exec(last, names)
-        else:
-            shown.append(eval(expression, names))
+    shown = [executed(source, names) for source in blocks("docs/library.md", "python")]
     assert len(names["campaign"].cells) == 4
     assert set(names["overall"]["protection"]) == {"none", "progip", "ranger"}
     assert (names["by_population"]["population"] == "id").all()
     assert len(names["where"].data) > 4
     assert {path.suffix for path in Path("figures").iterdir()} == {".svg", ".pdf", ".png", ".csv"}
-    assert (tmp_path / "outputs/demo/report/report.html").exists()
+    assert Path("outputs/demo/report/report.html").exists()
     assert names["text"].startswith("Fault-injection campaign demo")
     assert shown[-1].sum() == names["campaign"].cells["detection_failures"].sum()
+
+
+def test_raw_rows_in_pandas_duckdb_polars(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(demo)
+    by_pandas, by_campaign, by_duckdb, by_polars = blocks("docs/rows.md", "python")
+    names: dict[str, Any] = {}
+    counts = executed(by_pandas, names)
+    assert counts.sum() > 0
+    rows = names["rows"].reset_index(drop=True)
+    executed(by_campaign, names)
+    pd.testing.assert_frame_equal(names["rows"], rows)
+    expected = [(*key, n) for key, n in counts.sort_index().items()]
+    assert executed(by_duckdb, {}).fetchall() == expected
+    assert executed(by_polars, {}).rows() == expected
+    everything = Path("outputs").rglob("*.parquet")
+    others = {p for p in everything if p not in names["files"]}
+    assert {p.parent.name for p in others} == {"_execution"}
 
 
 def test_a_correcting_protection_is_fit_and_protect(

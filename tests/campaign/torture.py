@@ -101,8 +101,16 @@ def sorted_rows(folder: Path) -> pa.Table:
     """Every row below a cell's folder in order of runs; fails on a file that is not whole."""
     parts = [pq.read_table(path) for path in sorted(folder.glob("part-*.parquet"))]
     table = pa.concat_tables(parts).sort_by("run_id").combine_chunks()
-    maps = "map_id" in table.schema.names
-    assert table.schema == (schemas.result_schema(MAP_SCHEMA) if maps else schemas.RESULT)
+    maps = not folder.name.startswith("_") and table["map_id"].null_count == 0
+    wanted = schemas.result_schema(MAP_SCHEMA) if maps else schemas.RESULT
+    table = table.select(
+        [
+            name
+            for name, column in zip(table.schema.names, table.columns, strict=True)
+            if column.null_count == 0
+        ]
+    )
+    assert table.schema == wanted
     return table
 
 

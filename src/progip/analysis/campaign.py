@@ -21,6 +21,7 @@ from progip.analysis.manifests import (
     find_cells,
 )
 from progip.analysis.observing import ExecutedRuns, observe
+from progip.analysis.raw_rows import raw_rows
 from progip.errors import ProgipError
 from progip.outcomes.declared import Declared
 from progip.outcomes.ood_verdict import DECLARED as OOD_VERDICT
@@ -82,6 +83,21 @@ class Campaign:
         Of the network itself, that is: not those of correcting protections.
         """
         return tuple(e for e in observe(self.folders) if not e.names["correction"])
+
+    def rows(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The stored rows of its cells, one a run, in order of cells and runs.
+
+        Args:
+            columns: which; None for every column that one of the cells produces (many: name those
+                that you need where there are millions of runs).
+
+        Returns:
+            Where a cell does not produce a column its rows are empty there (``pd.NA``, NaN, None).
+
+        Raises:
+            ProgipError: no cell produces a column that is named, or a file cannot be read.
+        """
+        return raw_rows(self.folders, columns)
 
     @classmethod
     def load(

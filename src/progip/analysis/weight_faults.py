@@ -28,16 +28,16 @@ def by_fault(cell: Path) -> pd.DataFrame:
     """
     manifest = read_manifest(cell) or {}
     per_map = manifest.get("runs_per_map")
-    if not per_map or "hits" in {column["name"] for column in manifest.get("columns", [])}:
+    produced = {column["name"] for column in manifest.get("columns", [])}
+    if not per_map or "hits" in produced:
         raise ProgipError(
             f"{cell}: its faults are not single faults of parameters; give a cell of "
             "fault_model=parameter_bit or listed"
         )
+    if set(READ) - produced:
+        raise ProgipError(f"{cell}: run it with outcome=criticality probes=[logits_digest]")
     parts = []
     for shard in store.named_shards(cell):
-        held = pq.read_schema(shard.path).names
-        if set(READ) - set(held):
-            raise ProgipError(f"{cell}: run it with outcome=criticality probes=[logits_digest]")
         frame = pq.read_table(shard.path, columns=list(READ)).to_pandas()
         places = ["map_id", "layer", "call", "neuron", "bit"]
         counts = frame.groupby(places, observed=True)[list(FLAGS)].sum()

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from progip.campaign.columns import execution_schema, result_schema
+from progip.campaign.columns import execution_schema, result_schema, stored
 from progip.campaign.golden import clean_rows
 from progip.campaign.identities import cell_identity, execution_identity
 from progip.campaign.judge import evidence_of, judge
@@ -156,7 +156,7 @@ class Cell:
             self._evidence,
             result_schema(settings),
         )
-        store.write_shard(self.folder, start, stop, rows)
+        store.write_shard(self.folder, start, stop, stored(rows))
         self.judged.add((start, stop))
         return rows
 

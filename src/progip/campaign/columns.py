@@ -1,14 +1,34 @@
-"""The columns of one cell's tables, composed of what each component declares that it produces."""
+"""The columns of one cell's tables, composed of what each component declares that it produces.
+
+Files of rows have those of every component of progip, so that all files of a campaign have one
+schema whatever its cells do; what a cell does not produce is null in its files (``stored``).
+"""
+
+from functools import cache
 
 import pyarrow as pa
 
 from progip import records
 from progip.campaign.settings import CellSettings
 from progip.engine.corrected import SCORES
-from progip.fault_models.base import MAP, FaultModel
-from progip.probes import BASE, Probe
+from progip.fault_models.base import MANY, MAP, SUPER, FaultModel
+from progip.outcomes.base import Outcome
+from progip.outcomes.criticality import Criticality
+from progip.outcomes.loss import DeltaLoss
+from progip.outcomes.ood_verdict import OODVerdict
+from progip.outcomes.scm import SCM
+from progip.outcomes.sdc import SDC
+from progip.probes import BASE, Probe, optional_probes
 from progip.probes.corrections import CorrectionProbe
 from progip.records import Part
+
+#: with every column that they can produce
+OUTCOMES: tuple[Outcome, ...] = (
+    SDC(name="sdc", top_five=True, confidence=[10, 20]),
+    SCM(name="scm"),
+    DeltaLoss(name="loss"),
+    Criticality(name="criticality"),
+)
 
 
 def of_probe(probe: type[Probe] | Probe, wide: bool = True) -> Part:
@@ -64,5 +84,47 @@ def execution_schema(settings: CellSettings) -> pa.Schema:
 
 
 def result_schema(settings: CellSettings) -> pa.Schema:
-    """Of result rows: the contract with every reader."""
+    """Of result rows: what this cell produces; the contract with every reader."""
     return records.schema_of(result_parts(settings))
+
+
+@cache
+def every_column() -> pa.Schema:
+    """Those of files of rows: of every component of progip, in one order for all cells."""
+    fields = [
+        *records.CELL,
+        *records.PLAN,
+        *records.FAULT,
+        *(field for probe in BASE for field in of_probe(probe).fields),
+        *OODVerdict(name="ood_verdict").columns,
+        *records.ALARM,
+        *(field for outcome in OUTCOMES for field in outcome.columns),
+        *MANY,
+        *MAP,
+        *SUPER,
+        *of_probe(CorrectionProbe).fields,
+        *SCORES,
+        *(
+            field
+            for probe in optional_probes().values()
+            for field in of_probe(probe, wide=False).fields
+        ),
+    ]
+    return pa.schema(dict.fromkeys(fields))
+
+
+def stored(rows: pa.Table) -> pa.Table:
+    """Rows as files hold them: in the columns of ``every_column``, then those of users' components.
+
+    Columns that the cell does not produce are null.
+    """
+    known = every_column()
+    more = [field for field in rows.schema if field.name not in known.names]
+    return pa.table(
+        {
+            field.name: rows[field.name]
+            if field.name in rows.schema.names
+            else pa.nulls(len(rows), field.type)
+            for field in (*known, *more)
+        }
+    )

@@ -27,7 +27,7 @@ def read_shard(path: Path, schema: pa.Schema, *, exactly: bool = False) -> tuple
     """A whole shard: its runs, and its rows in the columns of ``schema``; it may hold more.
 
     Args:
-        exactly: refuse more columns, and another order of them, too.
+        exactly: refuse more columns, too, unless they are null in every row.
 
     Raises:
         OtherConfiguration: it is whole, but has other columns.
@@ -37,10 +37,12 @@ def read_shard(path: Path, schema: pa.Schema, *, exactly: bool = False) -> tuple
     try:
         with path.open("rb") as source:
             file = pq.ParquetFile(source, page_checksum_verification=True)
-            other = _other_columns(file.schema_arrow, schema, exactly)
+            other = _other_columns(file.schema_arrow, schema)
             if other and not _footer_agrees(file):
                 raise DamagedShard(path, "damaged (its footer contradicts itself)")
             table = file.read()  # all of it: the checksum of every page is compared
+            if exactly:
+                other += _more_columns(table, schema)
     except (OSError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:  # not what is in it
             raise ProgipError(f"{path} cannot be read: {error.strerror}") from error
@@ -88,21 +90,24 @@ def _footer_agrees(file: pq.ParquetFile) -> bool:
         return False
 
 
-def _other_columns(held: pa.Schema, wanted: pa.Schema, exactly: bool) -> list[str]:
+def _more_columns(table: pa.Table, wanted: pa.Schema) -> list[str]:
+    """Columns that are not wanted and hold values, each in a few words."""
+    return [
+        f"has {name} besides"
+        for name, column in zip(table.schema.names, table.columns, strict=True)
+        if name not in wanted.names and column.null_count < len(column)
+    ]
+
+
+def _other_columns(held: pa.Schema, wanted: pa.Schema) -> list[str]:
     """How columns differ from those wanted, each in a few words."""
-    more = [name for name in held.names if name not in wanted.names]
     found = [f"lacks {name}" for name in wanted.names if name not in held.names]
     found += [
         f"has {name} as {held.field(name).type}, not {field.type}"
         for name, field in zip(wanted.names, wanted, strict=True)
         if held.names.count(name) == 1 and held.field(name).type != field.type
     ]
-    found += [f"has {name} twice" for name in wanted.names if held.names.count(name) > 1]
-    if exactly:
-        found += [f"has {name} besides" for name in more]
-        if not found and held.names != wanted.names:
-            found = ["has them in another order"]
-    return found
+    return found + [f"has {name} twice" for name in wanted.names if held.names.count(name) > 1]
 
 
 def way_out(folder: Path) -> str:
