@@ -111,3 +111,18 @@ def test_the_report_prints_it(folder: Path) -> None:
 def test_campaigns_without_pairs_have_no_such_section(folder: Path) -> None:
     (alone,) = folder.glob("digits_linear-*")
     assert heads_section(Campaign.load(alone)) is None
+
+
+def test_cells_of_another_outcome_are_left_out(tmp_path: Path) -> None:
+    for head in HEADS:
+        given = [
+            f"outputs={tmp_path}", "name=pair", "ood_method=none", "ood_dataset=none",
+            "protection=none", "outcome=sdc", "runs=16", "batch_size=16", f"model.head={head}",
+            "self_check=0", "model.weights=random", "model.name=digits_${model.head.name}",
+        ]  # fmt: skip
+        cfg = composed(given, CONF)
+        run_cell(cell_settings(cfg), resolved(cfg))
+    campaign = Campaign.load(tmp_path / "pair")
+    assert len(campaign.folders) == len(HEADS)
+    assert head_pairs(campaign) == []
+    assert heads_section(campaign) is None

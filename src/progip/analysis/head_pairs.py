@@ -17,6 +17,7 @@ from scipy import stats
 
 from progip.analysis.campaign import Campaign
 from progip.analysis.manifests import CellFolder, correction_of
+from progip.analysis.raw_rows import produced
 from progip.analysis.site_sums import TOP2DIFF, about_layers
 from progip.storage import store
 from progip.storage.reading import read_columns
@@ -86,7 +87,7 @@ def head_pairs(campaign: Campaign) -> list[HeadPair]:
     for cell in campaign.folders:
         model = dict((cell.manifest.get("identity") or {}).get("model") or {})
         head = model.pop("head", None)
-        if head is None or "delta_loss" not in _columns(cell):
+        if head is None or "delta_loss" not in produced(cell):
             continue
         model.pop("name")
         names = ("dataset", "condition", "fault_model", "fault_pass", "number_format", "protection")
@@ -174,13 +175,6 @@ def _quotient(plain: tuple[float, float], other: tuple[float, float]) -> Quotien
         return Quotient(a, b, math.nan, math.nan, math.nan)
     factor = math.exp(float(_NORMAL) * math.sqrt(va / a**2 + vb / b**2))
     return Quotient(a, b, a / b, a / b / factor, a / b * factor)
-
-
-def _columns(cell: CellFolder) -> set[str]:
-    try:
-        return set(pq.read_schema(cell.shards[0]).names) if cell.shards else set()
-    except (OSError, pa.ArrowException):
-        return set()
 
 
 def _head(name: str, cell: CellFolder) -> Head:

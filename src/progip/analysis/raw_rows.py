@@ -34,7 +34,7 @@ def raw_rows(cells: Iterable[CellFolder], columns: Sequence[str] | None = None) 
         ProgipError: no cell produces a column that is named, or a file cannot be read.
     """
     cells = list(cells)
-    held = dict.fromkeys(name for cell in cells for name in _produced(cell))
+    held = dict.fromkeys(name for cell in cells for name in produced(cell))
     wanted = list(held if columns is None else columns)
     if absent := [name for name in wanted if name not in held]:
         raise ProgipError(
@@ -47,7 +47,7 @@ def raw_rows(cells: Iterable[CellFolder], columns: Sequence[str] | None = None) 
     return pd.DataFrame({name: _series(table[name]) for name in wanted})
 
 
-def _produced(cell: CellFolder) -> dict[str, None]:
+def produced(cell: CellFolder) -> dict[str, None]:
     """The columns of a cell, as its manifest or, in folders of before 0.1, its first file has."""
     named = [column["name"] for column in cell.manifest.get("columns") or []]
     if not named and cell.shards:
@@ -56,12 +56,12 @@ def _produced(cell: CellFolder) -> dict[str, None]:
 
 
 def _part(cell: CellFolder, wanted: Sequence[str]) -> pa.Table:
-    produced = _produced(cell)
+    own = produced(cell)
     parts = []
     for path in cell.shards:
         try:
             with pq.ParquetFile(path) as file:
-                names = [name for name in wanted if name in produced]
+                names = [name for name in wanted if name in own]
                 here = [name for name in names if name in file.schema_arrow.names]
                 table = file.read(columns=list(dict.fromkeys([*here, "run_id"])))
         except (OSError, pa.ArrowException) as error:
