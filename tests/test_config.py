@@ -10,6 +10,7 @@ from decomposed_networks import DECOMPOSED
 
 from progip.campaign.runner import run_cell
 from progip.config import GROUPS, build, cell_settings, composed, resolved
+from progip.errors import ProgipError
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -78,6 +79,14 @@ NEEDS = {
             "_openmax": "openmax",
         }.items()
     },
+    "protection=facer_like": [
+        "probes=[layer_traces]",
+        "fault_model.layers=linear",
+        "fault_model.bits=[0]",
+        "protection.images=8",
+        "protection.runs=40",
+        "protection.label_by=any",
+    ],
     # searches that take hours at their published size
     **{
         f"protection={name}{short}": [*SMALL, *more]
@@ -166,9 +175,15 @@ def test_every_protection_meets_every_fault_model(
 ) -> None:
     rated = fault_model in ("burst", "one_bit", "six_bits", "word")
     rate = ["fault_model.rate=1e-3"] if rated else []
-    more = needs(tmp_path, f"fault_model={fault_model}", f"protection={protection}")
+    learns = protection == "facer_like" and fault_model != "single_bit_flip"  # refused
+    given = [f"fault_model={fault_model}", *([] if learns else [f"protection={protection}"])]
+    more = [*needs(tmp_path, *given), *(["probes=[layer_traces]"] if learns else [])]
     cell = (f"protection={protection}", f"fault_model={fault_model}", *rate, *more)
-    assert run_one(tmp_path, *cell) == 4
+    if learns:
+        with pytest.raises(ProgipError, match="learns from single bit flips of other layers"):
+            run_one(tmp_path, *cell)
+    else:
+        assert run_one(tmp_path, *cell) == 4
 
 
 @pytest.mark.parametrize("campaign", sorted(p.stem for p in (ROOT / "campaigns").glob("*.yaml")))

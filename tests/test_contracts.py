@@ -23,6 +23,7 @@ from progip.contracts import (
     check_protection,
 )
 from progip.contracts.fault_model import PARAMETERS, SITES
+from progip.errors import ProgipError
 from progip.fault_models.base import FaultModel
 from progip.fault_models.metadata_bit import InRegisters
 from progip.number_formats.base import NumberFormat
@@ -35,6 +36,8 @@ from progip.probes import Observation, Probe, optional_probes
 from progip.probes.largest_logit import LargestLogit
 from progip.protections.base import Protection
 from progip.protections.correcting import Correcting
+from progip.protections.supervised import FAULT, Supervised
+from progip.storage.whole_files import Checkpoint
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -71,6 +74,12 @@ def test_protections(name: str) -> None:
     if isinstance(protection, Correcting):
         with pytest.raises(BrokenContract, match="corrects"):
             check_protection(protection)
+    elif isinstance(protection, Supervised):
+        with pytest.raises(ProgipError, match="has learnt nothing yet"):
+            check_protection(protection)
+        runs = {"layer_traces": np.random.default_rng(0).normal(0, 1, (90, 3)).astype(np.float32)}
+        protection.learn(runs, np.arange(90) % 2 * FAULT, Checkpoint(None))
+        check_protection(protection)
     else:
         check_protection(protection)
 

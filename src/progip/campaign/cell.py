@@ -8,16 +8,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from progip import records
 from progip.campaign.columns import execution_schema, result_schema, stored
 from progip.campaign.golden import clean_rows
 from progip.campaign.identities import cell_identity, execution_identity
-from progip.campaign.judge import evidence_of, judge
+from progip.campaign.judge import evidence_of, golden_evidence, judge
 from progip.campaign.manifest import cell_manifest, execution_manifest
 from progip.campaign.planning import Planner
 from progip.campaign.settings import CellSettings
 from progip.campaign.sizing import known_speed
 from progip.campaign.stopping_monitor import StoppingMonitor
 from progip.campaign.subject import prepare
+from progip.campaign.training import learn
 from progip.storage import mending, store
 from progip.storage.manifests import check_same_identity, write_manifest
 from progip.storage.progress import remove_dead
@@ -66,7 +68,8 @@ class Cell:
 
     @cached_property
     def thresholds(self) -> dict[str, float]:
-        """Of the protection, from clean calibration images."""
+        """Of the protection, from clean calibration images, after it has learnt what it learns."""
+        learn(self.settings, self.subject)
         return self.subject.thresholds.of(self.settings.protection)
 
     @cached_property
@@ -195,6 +198,14 @@ class Cell:
             config=self.config,
             planned=planned,
         )
+        measured = self.settings.protection.measures
+        if measured:  # of the clean evaluation images, too
+            golden = self.subject.golden.evaluation(self.settings.population)
+            values = self.settings.protection.measured(golden_evidence(golden))
+            schema = pa.schema([records.IMAGE.field("sample_index"), *measured])
+            found = {"sample_index": golden["sample_index"], **values}
+            with store.locked(self.folder):
+                store.write_table(self.folder / store.CLEAN, records.table(found, schema))
         write_manifest(self.folder, content)
 
     def _wanted(self, start: int, runs: int) -> bool:

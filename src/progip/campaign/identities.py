@@ -5,6 +5,7 @@ from typing import Any
 from progip.campaign.settings import CellSettings
 from progip.campaign.settings_identity import of_execution, of_judging
 from progip.campaign.subject import Subject
+from progip.protections.supervised import Supervised
 from progip.storage.manifests import CODE
 from progip.storage.source_code import code_identity
 
@@ -33,4 +34,8 @@ def cell_identity(settings: CellSettings, subject: Subject) -> dict[str, Any]:
     judges = {"protection": settings.protection, "outcome": settings.outcome}
     judging = code_identity(judges)
     code = {part: {**runs[CODE][part], **judging[part]} for part in judging}
-    return {**runs, **of_judging(settings), CODE: code}
+    found = {**runs, **of_judging(settings), CODE: code}
+    learner = settings.protection
+    if isinstance(learner, Supervised) and learner.ood_set is not None:
+        found["learnt_ood_data"] = learner.ood_set.test_images().fingerprint()
+    return found

@@ -11,6 +11,7 @@ from progip.campaign.judge import golden_evidence
 from progip.campaign.planning import Planner
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import Subject
+from progip.campaign.training import learnt_from
 from progip.described import Described, account
 from progip.fault_models.base import SUPER, Site
 from progip.storage import provenance, store
@@ -56,6 +57,7 @@ def cell_manifest(
         "sampling": planner.describe(),
         "thresholds": {"ood": subject.thresholds.ood, **thresholds},
         "clean": {"images": len(clean.alarm), "alarms": int(clean.alarm.sum())},
+        "learnt": learnt_from(settings, subject),
         "condition_images": len(planner.images),
         "runs_per_map": planner.round if settings.fault_model.scope == "round" else None,
         "clean_outcome": settings.outcome.clean(planner.golden),

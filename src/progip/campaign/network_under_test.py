@@ -60,7 +60,7 @@ class NetworkUnderTest:
             and (name[1] == "evaluation" or self.method.verdicts or dataset.calibration)
         }
         self.data: CleanData = {
-            name: (self._placed(images), images.labels) for name, images in splits.items()
+            name: (self.placed(images), images.labels) for name, images in splits.items()
         }
         self._train = dataset.split("train")
         loaded = load_network(
@@ -145,9 +145,9 @@ class NetworkUnderTest:
         size = self.settings.batch_size
         for start in range(0, len(self._train), size):
             part = self._train.take(np.arange(start, min(start + size, len(self._train))))
-            yield self._placed(part), torch.from_numpy(part.labels)
+            yield self.placed(part), torch.from_numpy(part.labels)
 
-    def _placed(self, images: Images) -> Tensor:
+    def placed(self, images: Images) -> Tensor:
         """Normalised images on the device, in the memory format of the network."""
         dataset = self.settings.dataset
         tensor = images.tensor(dataset.mean, dataset.std).to(self.device)

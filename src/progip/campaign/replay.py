@@ -16,6 +16,7 @@ from progip.campaign.identities import cell_identity
 from progip.campaign.judge import evidence_of, judge
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import prepare
+from progip.campaign.training import learn
 from progip.engine.layer_trace import LayerDifference, trace_run
 from progip.errors import ProgipError
 from progip.storage import store
@@ -136,6 +137,7 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
         sites=sites,
     )
     thresholds = manifest["thresholds"]
+    learn(settings, subject)
     replayed = judge(
         observed,
         settings.names,

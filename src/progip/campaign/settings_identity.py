@@ -5,6 +5,7 @@ from typing import Any
 
 from progip.campaign.settings import CellSettings, SubjectSettings
 from progip.described import Described
+from progip.protections.supervised import Supervised
 
 #: options that say where something lies or how it was made, not what it is
 _NOT_IDENTITY = {
@@ -55,7 +56,8 @@ def of_execution(settings: CellSettings) -> dict[str, Any]:
 
 def of_judging(settings: CellSettings) -> dict[str, Any]:
     """What the rows of executed runs depend on besides."""
-    return {
-        "protection": identity(settings.protection),
-        "outcome": identity(settings.outcome),
-    }
+    protection = identity(settings.protection)
+    if isinstance(settings.protection, Supervised):  # what its OOD set is, not where it lies
+        ood = settings.protection.ood_set
+        protection["ood"] = {} if ood is None else identity(ood)
+    return {"protection": protection, "outcome": identity(settings.outcome)}

@@ -9,6 +9,7 @@ from progip.contracts.broken import Owner
 from progip.probes import Probe, optional_probes
 from progip.protections.base import EVIDENCE, Evidence, Judgement, Protection, outside
 from progip.protections.correcting import Correcting
+from progip.protections.supervised import Supervised
 
 COUNT = 64
 
@@ -31,14 +32,19 @@ def check_protection(protection: Protection, probes: Sequence[Probe] = ()) -> No
     owner.check_options()
     owner.must(not isinstance(protection, Correcting), "corrects: it is no function of evidence")
     known = [*(probe() for probe in optional_probes().values()), *probes]
-    more = [c.name for probe in known for c in probe.produces if pa.types.is_floating(c.type)]
+    produced = [column for probe in known for column in probe.produces]
+    more: dict[str, tuple[int, ...]]
+    more = {c.name: () for c in produced if pa.types.is_floating(c.type)}
+    more |= {c.name: (_width(protection),) for c in produced if c.wide}
     unknown = set(protection.watches) - {*EVIDENCE, *more}
     owner.must(not unknown, f"watches {', '.join(sorted(unknown))}, which no run shows")
     for vanishes in (True, False):
         _check_with(owner, protection, vanishes, more)
 
 
-def _check_with(owner: Owner, protection: Protection, vanishes: bool, more: list[str]) -> None:
+def _check_with(
+    owner: Owner, protection: Protection, vanishes: bool, more: Mapping[str, tuple[int, ...]]
+) -> None:
     clean, faulty = _evidence(1, more), _evidence(2, more, faulty=True)
     thresholds = protection.calibrate(clean, gradient_vanishes=vanishes)
     owner.must(
@@ -78,6 +84,12 @@ def _check_with(owner: Owner, protection: Protection, vanishes: bool, more: list
         )
 
 
+def _width(protection: Protection) -> int:
+    """How many values a list of evidence holds: those that a supervised protection learnt of."""
+    state = protection.state() if isinstance(protection, Supervised) else {}
+    return len(state["mean"]) if "mean" in state else 3
+
+
 def _judged(
     owner: Owner, protection: Protection, evidence: Evidence, thresholds: Mapping[str, float]
 ) -> Judgement:
@@ -100,7 +112,9 @@ def _same(one: Judgement, other: Judgement) -> bool:
     return np.array_equal(one.alarm, other.alarm) and stages
 
 
-def _evidence(seed: int, more: list[str], faulty: bool = False) -> dict[str, np.ndarray]:
+def _evidence(
+    seed: int, more: Mapping[str, tuple[int, ...]], faulty: bool = False
+) -> dict[str, np.ndarray]:
     """Plausible observations of COUNT runs; of faulty ones, some far out and some not finite."""
     draw = np.random.default_rng(seed)
     values: dict[str, np.ndarray] = {
@@ -108,7 +122,7 @@ def _evidence(seed: int, more: list[str], faulty: bool = False) -> dict[str, np.
         "score": draw.normal(0.13, 0.01, COUNT),
         "range_excess_first": -draw.uniform(0, 0.1, COUNT).astype(np.float32),
         "range_excess_second": -draw.uniform(0, 0.1, COUNT).astype(np.float32),
-        **{name: draw.normal(0, 1, COUNT).astype(np.float32) for name in more},
+        **{n: draw.normal(0, 1, (COUNT, *s)).astype(np.float32) for n, s in more.items()},
     }
     if faulty:
         for number, column in enumerate(values):

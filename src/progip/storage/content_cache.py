@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1]
 #: what computes clean results; the rest of the package only plans, stores and reports
 COMPUTING = (
     "datasets", "engine", "fault_models", "models", "number_formats", "ood_methods", "probes",
-    "protections", "batch_axis.py",
+    "protections", "batch_axis.py", "campaign/training.py", "campaign/held_out.py",
 )  # fmt: skip
 
 
