@@ -184,7 +184,7 @@ def test_precision_follows_the_first_runs(campaign: Path, write_cell: Write) -> 
 def test_every_figure_is_drawn_from_its_csv_alone(judged: Path, tmp_path: Path) -> None:
     found = [f for f in build_figures(Campaign.load(judged)) if isinstance(f, Figure)]
     assert [f.name for f in found] == [
-        *("passes", "vulnerability", "bits", "tradeoff", "scores", "precision"),
+        *("overview", "passes", "vulnerability", "bits", "tradeoff", "scores", "precision"),
     ]
     for figure in found:
         files = figure.write(tmp_path)
@@ -208,7 +208,9 @@ def test_what_cannot_be_shown_says_why(campaign: Path, write_cell: Write) -> Non
     reasons = {
         f.name: f.reason for f in build_figures(Campaign.load(campaign)) if isinstance(f, Absent)
     }
-    assert set(reasons) == {"vulnerability", "bits", "tradeoff", "scores", "precision"}
+    assert set(reasons) == {
+        *("overview", "vulnerability", "bits", "tradeoff", "scores", "precision"),
+    }
     assert "same command" in reasons["scores"]
 
 

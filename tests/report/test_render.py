@@ -21,7 +21,7 @@ CSVS = (
     "provenance",
 )
 PAGES = ("report.html", "report.md", "report.tex")
-CSVS += ("published", "summary")
+CSVS += ("published", "summary", "opening", "ranked_bits", "map")
 
 
 @pytest.fixture
@@ -77,7 +77,8 @@ def test_nan_dominant_passes_are_marked(full: Path) -> None:
 
 def test_files(full: Path) -> None:
     write_report(full)
-    drawn = ("passes", "vulnerability", "bits", "precision")  # the others need clean evidence
+    # the others need clean evidence
+    drawn = ("overview", "passes", "vulnerability", "bits", "precision")
     assert {path.name for path in (full / "report").iterdir()} == {
         *PAGES,
         *(f"{name}.csv" for name in CSVS),

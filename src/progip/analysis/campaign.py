@@ -15,6 +15,7 @@ from progip.analysis.counting import count_cell
 from progip.analysis.kinds import Kinds, declared_in, kinds_of
 from progip.analysis.manifests import (
     IDENTITY,
+    USUAL,
     CellFolder,
     correction_of,
     fault_rate,
@@ -30,6 +31,10 @@ from progip.outcomes.ood_verdict import DECLARED as OOD_VERDICT
 SETTING = ("dataset", "ood_dataset", "fault_model", "number_format", "condition")
 #: what the clean evaluation of a detector depends on
 DETECTOR = ("model", "dataset", "ood_dataset", "ood_method", "number_format")
+
+
+#: of the runs that are done; where fewer can fail at all, the report warns
+LEAST_ABLE = 0.2
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,7 @@ class Campaign:
             warnings += counted.warnings
         if any(cell.manifest.get("stopping") for cell in found):
             _count_alike(rows, failures)
+        warnings += _rarely_correct(rows, declared_in(found[0].manifest))
         base, odd = _base(found)
         return cls(
             pd.DataFrame(rows),
@@ -212,6 +218,25 @@ def _describe(cell: CellFolder) -> dict[str, Any]:
         "clean_images": _number(clean.get("images")),
         "clean_alarms": _number(clean.get("alarms")),
     }
+
+
+def _rarely_correct(rows: list[dict[str, Any]], declared: Declared) -> list[str]:
+    """A warning where so few runs could fail that their rates say little of the network."""
+    if not declared.base:
+        return []
+    cells = pd.DataFrame(rows).drop_duplicates([n for n in IDENTITY if n != "protection"])
+    axes = ["model", "dataset", "ood_dataset", "population", "ood_method", "condition"]
+    found = []
+    for key, part in by_group(cells, axes):
+        done, able = int(part["done"].sum()), int(part[declared.base].sum())
+        if able < LEAST_ABLE * done:
+            names = " ".join(name for name in key if name not in ("none", USUAL["condition"]))
+            found.append(
+                f"only {able:,} of {done:,} runs of {names} are "
+                f"{declared.base_title.lower()}, less than a fifth: the rates are of these alone, "
+                "and a network or threshold that is so often wrong may not be the one you mean"
+            )
+    return found
 
 
 def _number(value: float | None) -> float:

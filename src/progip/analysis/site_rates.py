@@ -1,7 +1,7 @@
 """Failure rates of the runs that hit each layer and bit, added up as tables and figures ask."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -30,10 +30,12 @@ def site_rates(campaign: Campaign, setting: tuple[str, ...], by: list[str]) -> p
         by, rows, correct, failures and the rate with its 95 % interval (estimate, low, high; NaN
         where no correct run is) and effective_n.
     """
-    parts = [
-        e.sites.assign(**{n: e.names[n] for n in by if n in e.names})
-        for e in executions_of(campaign, setting)
-    ]
+    return rates_of(executions_of(campaign, setting), by)
+
+
+def rates_of(executions: Sequence[ExecutedRuns], by: list[str]) -> pd.DataFrame:
+    """``site_rates`` of some executions; by: of their names and of the columns of ``sites``."""
+    parts = [e.sites.assign(**{n: e.names[n] for n in by if n in e.names}) for e in executions]
     sums = pd.concat(parts).groupby(by, sort=False)[_COUNTS].sum().reset_index()
     rates = [_rate(row) for row in sums.to_dict("records")]
     data = sums[by].assign(

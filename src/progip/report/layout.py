@@ -15,10 +15,19 @@ INTERVALS = {"wilson": "Wilson's", "clopper_pearson": "Clopper and Pearson's (ex
 
 
 class Value(str):
-    """A printed number that knows where it stands: row and columns of its section's data."""
+    """A printed number that knows where it stands: row and columns of its section's data.
+
+    Attributes:
+        row: of the section's data.
+        columns: of it.
+        hint: what the page says when one points at it.
+        shade: how dark the page shows it, 0 to 6; -1 for no colour, FEW for hatched.
+    """
 
     row: int
     columns: tuple[str, ...]
+    hint: str = ""
+    shade: int = -1
 
     def __new__(cls, text: str, row: object, *columns: str) -> "Value":
         value = super().__new__(cls, text)
@@ -26,18 +35,31 @@ class Value(str):
         return value
 
 
+#: the shade of a square of a map that rests on too few runs to say anything
+FEW = 99
 #: a paragraph: text, or its pieces where some are Values
 Note = str | tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Block:
-    """One printed table with its notes, or only notes when it has no rows."""
+    """One printed table with its notes, or only notes when it has no rows.
+
+    Attributes:
+        title: above it.
+        headers: of the columns.
+        rows: of the table.
+        notes: below it.
+        rest: further rows, which the page alone shows.
+        is_map: whether the page shows it as a map: squares that scroll in both directions.
+    """
 
     title: str
     headers: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
     notes: Sequence[Note] = ()
+    rest: Sequence[list[str]] = ()
+    is_map: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,12 @@ from progip.report.sections.layers import layers_section
 from progip.report.sections.measures import measures_section
 from progip.report.sections.methods import methods_section
 from progip.report.sections.misclassification import scm_section, sdc_section
+from progip.report.sections.opening import opening_section
 from progip.report.sections.provenance import provenance_section
 from progip.report.sections.published_comparison import beside_section
+from progip.report.sections.ranked_bits import ranked_bits_section
 from progip.report.sections.runtime import runtime_sections
+from progip.report.sections.site_map import map_section
 from progip.report.sections.summary import summary_section
 from progip.report.sections.tables import cells_section, comparison_section, overall_section
 
@@ -31,6 +34,7 @@ FOLDER = "report"
 PAGE = "report.html"
 #: every section of the report, in order; each is a function of the campaign
 SECTIONS: tuple[Callable[[Campaign], Section], ...] = (
+    opening_section,
     summary_section,
     cells_section,
     base_section,
@@ -86,21 +90,20 @@ def write_report(
     sections = build_sections(campaign, [*in_time, *runtime_sections(folder, beside)])
     figures = build_figures(campaign)
     drawn = [figure for figure in figures if isinstance(figure, Figure)]
-    rendered = {figure.name: figure.render() for figure in drawn}
+    rendered = {figure.name: figure.rendered() for figure in drawn}
     title = f"Fault-injection campaign {Path(folder).resolve().name}"
     target = Path(out) if out is not None else Path(folder) / FOLDER
-    svgs = {name: files["svg"] for name, files in rendered.items()}
     whole = (title, campaign.warnings, sections)
     usual = inspect.signature(Campaign.load).parameters
     options = {name: value for name, value in chosen.items() if value != usual[name].default}
-    page = to_html(*whole, figures, f"outputs/{Path(folder).resolve().name}", svgs, options)
+    page = to_html(*whole, figures, f"outputs/{Path(folder).resolve().name}", rendered, options)
     texts = {f"{section.name}.csv": to_csv(section.data) for section in sections}
     texts |= {f"{figure.name}.csv": to_csv(figure.data) for figure in drawn}
     texts |= {PAGE: page, "report.md": to_markdown(*whole, figures)}
     texts |= {"report.tex": to_latex(*whole, figures)}
     files = {name: text.encode() for name, text in texts.items()}
     for name, images in rendered.items():
-        files |= {f"{name}.{kind}": content for kind, content in images.items()}
+        files |= {f"{name}.{kind}": content for kind, content in images.files.items()}
     try:
         target.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
@@ -131,6 +134,8 @@ def build_sections(campaign: Campaign, measured: Sequence[Section] = ()) -> list
         scm_section(campaign),
         heads_section(campaign),
         layers_section(campaign),
+        ranked_bits_section(campaign),
+        map_section(campaign),
         measures_section(campaign),
         rates,
     )

@@ -8,6 +8,7 @@ from progip.report.figures.bits import bits
 from progip.report.figures.error_rates import rates
 from progip.report.figures.explained import explained
 from progip.report.figures.number_formats import number_formats
+from progip.report.figures.overview import overview
 from progip.report.figures.passes import passes
 from progip.report.figures.precision import precision
 from progip.report.figures.scm import scm
@@ -18,7 +19,7 @@ from progip.report.figures.vulnerability import vulnerability
 
 #: what a figure is made by: (campaign, setting) -> figures, or why there is none
 Builder = Callable[[Campaign, tuple[str, ...]], list[Figure | Absent]]
-BUILDERS: tuple[Builder, ...] = (passes, vulnerability, bits, tradeoff, scores, precision)
+BUILDERS: tuple[Builder, ...] = (overview, passes, vulnerability, bits, tradeoff, scores, precision)
 
 
 def build_figures(campaign: Campaign) -> list[Figure | Absent]:
@@ -42,6 +43,7 @@ __all__ = [
     "build_figures",
     "explained",
     "number_formats",
+    "overview",
     "passes",
     "precision",
     "rates",

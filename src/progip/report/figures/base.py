@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
 
 from progip.report import formats, layout
-from progip.report.figures.style import STYLE
+from progip.report.figures.style import STYLE, placed
 from progip.report.rendering.csvs import replace_file, to_csv
 
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph in a PDF
@@ -24,6 +24,23 @@ _DATES = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "png": {"Software": None},
 }
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A figure as files, and what its points say when one points at them.
+
+    Attributes:
+        files: by format.
+        width: of the drawing in points, as in the SVG.
+        height: of it.
+        marks: x, y (from the top) in points, and the words.
+    """
+
+    files: dict[str, bytes]
+    width: float
+    height: float
+    marks: tuple[tuple[float, float, str], ...]
 
 
 @dataclass(frozen=True)
@@ -61,6 +78,10 @@ class Figure:
 
     def render(self) -> dict[str, bytes]:
         """The figure in every one of FORMATS, the same bytes each time."""
+        return self.rendered().files
+
+    def rendered(self) -> Rendered:
+        """The figure in every one of FORMATS, with the places of its marks."""
         rendered = {}
         with mpl.rc_context(self._style()):
             drawing = self.draw(self.data)
@@ -71,7 +92,9 @@ class Figure:
                 sink = BytesIO()
                 drawing.savefig(sink, format=kind, metadata=_DATES[kind])
                 rendered[kind] = sink.getvalue()
-        return rendered
+        width, height = 72 * drawing.get_size_inches()
+        marks = tuple(placed(drawing))
+        return Rendered(rendered, float(width), float(height), marks)
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write NAME.svg, .pdf, .png and .csv into a folder, and return where they are."""

@@ -58,6 +58,12 @@ def draw(data: pd.DataFrame) -> Drawing:
                 fmt=look.marker, color=look.color, capsize=1.5, elinewidth=0.8, ms=3.2,
                 label=readable(name),
             )  # fmt: skip
+            style.mark(
+                panel, part["bit"], 100 * part["estimate"],
+                [f"{method}, {readable(name)}, bit {row['bit']}: "
+                 + in_words(*row[["estimate", "low", "high", "correct"]])
+                 for _, row in part.iterrows()],
+            )  # fmt: skip
         panel.set_title(method, loc="left")
         panel.set_ylabel("failures, %")
     axes[-1, 0].set_ylim(bottom=0)

@@ -73,6 +73,11 @@ def draw(data: pd.DataFrame) -> Drawing:
                 part["rate"], 100 * part["accuracy"], yerr=gaps, label=name,
                 color=look.color, marker=look.marker, ls=look.line, elinewidth=0.7, capsize=2,
             )  # fmt: skip
+            words = [
+                f"{name} at {row['rate']:g}: {in_words(*(row[n] for n in NUMBERS[:4]))} right"
+                for _, row in part.iterrows()
+            ]
+            style.mark(panel, part["rate"], 100 * part["accuracy"], words)
             panel.axhline(100 * part["clean_accuracy"].iloc[0], color=look.color, lw=0.6, ls=":")
         about = dict(zip(shared, curve, strict=True))
         title = curve_title({"number_format": USUAL["number_format"], **about})

@@ -118,6 +118,11 @@ def draw(data: pd.DataFrame) -> Drawing:
             xerr=100 * abs(part[["low", "high"]].sub(part["estimate"], axis=0)).to_numpy().T,
             elinewidth=0.8,
         )  # fmt: skip
+        words = [
+            f"{code}: {in_words(*row[['estimate', 'low', 'high', 'correct']])} fail"
+            for code, row in part.iterrows()
+        ]
+        style.mark(panel, 100 * part["estimate"], range(len(part)), words)
         panel.set_title(", ".join(name for name in map(str, key) if name != "none"), loc="left")
         panel.set_xlabel("failures, %")
         for place, name in enumerate(measures, 1):

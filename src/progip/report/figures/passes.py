@@ -101,6 +101,13 @@ def _panel(panel: Axes, data: pd.DataFrame, usual: list[float]) -> None:
         panel.plot(
             place[none.index], 100 * none["high"], look.marker, color=look.color, mfc="white"
         )
+        for rows, at in ((some, "estimate"), (none, "high")):
+            words = [
+                f"{row['ood_method']}, {readable(row['fault_pass'])}, {row['title']}, "
+                f"{protection}: {in_words(*row[['estimate', 'low', 'high', 'n']])} left"
+                for _, row in rows.iterrows()
+            ]
+            style.mark(panel, place[rows.index], 100 * rows[at], words)
     dominant = set(data.loc[data["nan_dominant"].astype(bool), "fault_pass"])
     labels = [readable(name) + (" N" if name in dominant else "") for name in names]
     panel.set_xticks(range(len(names)), labels)

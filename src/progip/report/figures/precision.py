@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Drawing
 from progip.analysis.campaign import SETTING, Campaign, by_group
 from progip.analysis.estimates import UNPROTECTED, in_order, of_protection, with_unprotected
 from progip.report.figures import style
-from progip.report.figures.base import Absent, Figure, called
+from progip.report.figures.base import Absent, Figure, called, in_words
 from progip.report.formats import inside
 from progip.statistics import Moments
 
@@ -108,6 +108,12 @@ def draw(data: pd.DataFrame) -> Drawing:
                 line["runs"], 100 * line["half_width"], color=look.color, ls=look.line,
                 marker=look.marker, label=protection,
             )  # fmt: skip
+            words = [
+                f"{title}, {protection}, {row['runs']:,} runs: ± {100 * row['half_width']:.2g} "
+                f"points around {in_words(*row[['estimate', 'low', 'high', 'n']])}"
+                for _, row in line.iterrows()
+            ]
+            style.mark(panel, line["runs"], 100 * line["half_width"], words)
         last = here.sort_values("runs").iloc[-1]
         runs = np.array([here["runs"].min(), here["runs"].max()])
         panel.plot(runs, 100 * last["half_width"] * np.sqrt(last["runs"] / runs), color="#999999",

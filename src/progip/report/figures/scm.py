@@ -7,7 +7,7 @@ from matplotlib.figure import Figure as Drawing
 from progip.analysis.campaign import Campaign
 from progip.analysis.scm_shares import FAULT_FREE, scm_shares
 from progip.report.figures import style
-from progip.report.figures.base import Absent, Figure
+from progip.report.figures.base import Absent, Figure, in_words
 
 TITLE = "Safety-critical misclassification, without and with faults"
 CAPTION = (
@@ -57,6 +57,11 @@ def draw(data: pd.DataFrame) -> Drawing:
                 x, 100 * rows["share"], yerr=100 * ends, fmt=look.marker, color=look.color,
                 capsize=2, elinewidth=0.9, label=kind,
             )  # fmt: skip
+            words = [
+                f"{row['network']}, {kind}: {in_words(*row[['share', 'low', 'high', 'n']])}"
+                for _, row in rows.iterrows()
+            ]
+            style.mark(panel, x, 100 * rows["share"], words)
             for place, (_, row) in zip(x, rows.iterrows(), strict=True):
                 text = f"{row['scm']:,} / {row['n']:,}"
                 panel.annotate(

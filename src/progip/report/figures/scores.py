@@ -115,6 +115,7 @@ def draw(data: pd.DataFrame) -> Drawing:
                        label=f"{population.upper()}, clean")  # fmt: skip
                 _steps(panel, faulty, color=look.color, ls=look.line,
                        label=f"{population.upper()}, faulty")  # fmt: skip
+                style.mark(panel, *_tops(faulty, f"{population.upper()} {readable(name)}"))
                 share = faulty.loc[faulty["low"].isna(), "share"].sum()
                 lost.append(f"{population.upper()} {formats.percent(float(share))} %")
             for value, names_there in mine.groupby("low", sort=False)["name"]:
@@ -136,6 +137,17 @@ def draw(data: pd.DataFrame) -> Drawing:
         axes[row, 0].set_ylabel("% of images or runs")
     style.legend_below(drawing, axes[0, 0])
     return drawing
+
+
+def _tops(bins: pd.DataFrame, what: str) -> tuple[list[float], list[float], list[str]]:
+    """Where the bars of a histogram end, and what they say."""
+    known = bins[np.isfinite(bins["low"]) & np.isfinite(bins["high"]) & (bins["share"] > 0)]
+    words = [
+        f"{what}, score {row['low']:.4g} to {row['high']:.4g}: {formats.count(row['count'])} runs, "
+        f"{formats.percent(row['share'])} %, {formats.count(row['failures'])} of them failures"
+        for _, row in known.iterrows()
+    ]
+    return [*((known["low"] + known["high"]) / 2)], [*(100 * known["share"])], words
 
 
 def _together(names: list[str]) -> str:

@@ -4,7 +4,7 @@ Colours of Okabe and Ito (Color Universal Design, 2008); every series also has a
 style of its own.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -90,6 +90,23 @@ PASS_LOOKS = {
     EVERY_PASS: Look(BLACK, "D", "-"),
 }
 POPULATION_LOOKS = {"id": Look(BLUE, "o", "-"), "ood": Look(VERMILION, "s", "--")}
+
+
+def mark(panel: Axes, x: Iterable[float], y: Iterable[float], words: Iterable[str]) -> None:
+    """Say what the page tells of these points (data coordinates) when one points at them."""
+    kept = panel.figure.__dict__.setdefault("marks", [])
+    kept += [(panel, float(a), float(b), text) for a, b, text in zip(x, y, words, strict=True)]
+
+
+def placed(drawing: Drawing) -> Iterator[tuple[float, float, str]]:
+    """The marks of a drawing that was laid out: x, y from the top in points, words."""
+    width, height = drawing.get_size_inches()
+    for panel, x, y, text in drawing.__dict__.get("marks", []):
+        if not (np.isfinite(x) and np.isfinite(y)):
+            continue
+        across, up = panel.transData.transform((x, y)) / drawing.dpi
+        if 0 <= across <= width and 0 <= up <= height:
+            yield round(72 * float(across), 1), round(72 * float(height - up), 1), text
 
 
 def panels(rows: int, columns: int, height: float, **options: Any) -> tuple[Drawing, np.ndarray]:

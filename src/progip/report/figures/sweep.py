@@ -8,7 +8,7 @@ from progip.analysis.manifests import USUAL
 from progip.analysis.observing import ExecutedRuns
 from progip.analysis.site_sums import TOP2DIFF
 from progip.report.figures import style
-from progip.report.figures.base import Absent, Figure
+from progip.report.figures.base import Absent, Figure, in_words
 from progip.statistics import rate
 
 #: conditions whose images are all wrong without a fault: there is no accuracy to lose
@@ -94,6 +94,12 @@ def draw(data: pd.DataFrame) -> Drawing:
                 part["delta"], 100 * part["low"], 100 * part["high"], color=models[model],
                 alpha=0.15, linewidth=0,
             )  # fmt: skip
+            words = [
+                f"{model}, {kind}, lead {row['delta']:g}: "
+                f"{in_words(*row[['accuracy', 'low', 'high', 'n']])} right"
+                for _, row in part.iterrows()
+            ]
+            style.mark(panel, part["delta"], 100 * part["accuracy"], words)
         panel.set_title(dataset, loc="left")
         panel.set_ylabel("right, %")
     axes[-1, 0].set_xlabel("demanded Top2Diff, points")

@@ -33,6 +33,9 @@ _OLD = (
 )
 
 
+ENDS = ("", "_low", "_high", "_n")
+
+
 def tradeoff(campaign: Campaign, setting: tuple[str, ...]) -> list[Figure | Absent]:
     """Detected failures and false alarms for each value of each movable option, by detector."""
     executions = executions_of(campaign, setting)
@@ -173,6 +176,14 @@ def draw(data: pd.DataFrame) -> Drawing:
                 xerr=_distance(own, "false_alarms"), yerr=_distance(own, "detected"),
                 elinewidth=0.7, capsize=2,
             )  # fmt: skip
+            points = curve[curve["own"].astype(bool) | (np.arange(len(curve)) % 8 == 0)]
+            words = [
+                f"{protection}, {option} = {row['value']:.3g}: detects "
+                f"{in_words(*(row[f'detected{end}'] for end in ENDS))}, false alarms "
+                f"{in_words(*(row[f'false_alarms{end}'] for end in ENDS))}"
+                for _, row in points.iterrows()
+            ]
+            style.mark(panel, 100 * points["false_alarms"], 100 * points["detected"], words)
         panel.set_title(", ".join(key), loc="left")
         panel.set_xscale("symlog", linthresh=0.1, linscale=0.4)
         panel.set_xlim(-0.01, 105)

@@ -58,7 +58,8 @@ def to_latex(
     lines += [r"\begin{document}", r"\maketitle"]
     lines += [rf"\textbf{{Warning:}} {_prose(text)}" + "\n" for text in warnings]
     tail = [section for section in sections if section.name in ("methods", "provenance")]
-    for section in [section for section in sections if section not in tail]:
+    whole = [s for s in sections if s not in tail and s.name != "map"]  # drawn in vulnerability.pdf
+    for section in whole:
         lines += _section(section)
     for figure in figures:
         lines += [rf"\section{{{escape(figure.title)}}}"]

@@ -11,7 +11,7 @@ from progip.report.layout import Block, Section, plain
 
 WIDTH = 110
 #: what a terminal is spared; it stands in the files
-NOT_PRINTED = ("published", "methods", "provenance")
+NOT_PRINTED = ("published", "map", "methods", "provenance")
 
 
 def to_text(title: str, warnings: tuple[str, ...], sections: list[Section]) -> str:

@@ -99,7 +99,7 @@ def _block(
     means = [m.name for m in declared.measures if m.by_layer]
     lines = []
     worst = part[part["failures"] > 0].head(SHOWN)
-    for _, row in worst.iterrows():
+    for _, row in part[part["rows"] > 0].iterrows():
         line = [_number(row, str(row[name]), name) for name in ("rank", "layer", "type")]
         line += ["yes" if row["super_layer"] else "no"] if marked else []
         both = f"{formats.count(row['failures'])} / {formats.count(row['correct'])}"
@@ -114,10 +114,13 @@ def _block(
     notes = []
     if len(worst) < len(part):
         failing = int((part["failures"] > 0).sum())
-        notes = [f"{failing} of {len(part)} layers with a failure; all are in layers.csv."]
+        notes = [
+            f"{failing} of {len(part)} layers with a failure; printed are the first {len(worst)}, "
+            "on the page and in layers.csv are all."
+        ]
     notes += _few(part, declared)
     title = f"{model}, {method}, {fault_pass}: {setting_title(setting)}"
-    return Block(title, headers, lines, notes)
+    return Block(title, headers, lines[: len(worst)], notes, lines[len(worst) :])
 
 
 def _number(row: pd.Series, text: str, *columns: str) -> str:

@@ -79,6 +79,12 @@ def _accounts(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def said_of(manifest: dict[str, Any], name: str) -> str:
+    """What the component of a part says of itself, without the works it cites."""
+    sentence = str(_accounts(manifest).get(name, {}).get("sentence", ""))
+    return re.sub(r" ?\[[^]]*\]", "", sentence)
+
+
 def _said(campaign: Campaign) -> tuple[list[str], dict[str, str]]:
     """Every sentence once, in the order of PARTS; the references of all, and of the outcome."""
     sentences: dict[str, None] = {}

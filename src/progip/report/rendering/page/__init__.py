@@ -1,4 +1,7 @@
-"""The report as one HTML file that needs nothing else: no network, no server, no script."""
+"""The report as one HTML file that needs nothing else: no network, no server.
+
+Everything can be read without its script, which only sorts, filters and shows values.
+"""
 
 import base64
 import re
@@ -11,9 +14,11 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from progip.report.figures import Absent, Figure
-from progip.report.layout import Block, Note, Section, Value, pieces
+from progip.report.figures.base import Rendered
+from progip.report.layout import FEW, Block, Note, Section, Value, pieces
 from progip.report.rendering.csvs import to_csv
 
+FILES = ("page.html.j2", "page.css", "page.js")
 #: a CSV up to this size can be saved from the page itself
 LARGEST_CSV = 40_000
 _LINK = re.compile(r"https://[^\s]+[^\s.,;]")
@@ -25,35 +30,51 @@ def to_html(
     sections: Sequence[Section],
     figures: Sequence[Figure | Absent],
     folder: str = "outputs/NAME",
-    svgs: dict[str, bytes] | None = None,
+    rendered: dict[str, Rendered] | None = None,
     options: dict[str, Any] | None = None,
 ) -> str:
     """The page: summary first, then tables, figures, methods, provenance.
 
     Args:
         folder: what the queries on the page call the campaign's folder.
-        svgs: rendered figures by name, where there are some already.
+        rendered: figures by name, where there are some already.
         options: with which the campaign was loaded.
     """
     drawn = [figure for figure in figures if isinstance(figure, Figure)]
-    rendered = svgs or {figure.name: figure.render()["svg"] for figure in drawn}
+    images = rendered or {figure.name: figure.rendered() for figure in drawn}
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
+    environment.tests["continued"] = lambda label: str(label).startswith("·")
     environment.filters |= {"pieces": pieces, "paragraph": _paragraph}
-    text = resources.files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
+    text, style, script = (
+        resources.files(__package__).joinpath(name).read_text(encoding="utf-8") for name in FILES
+    )
+    opening = [s for s in sections if s.name == "opening"]
     first = [s for s in sections if s.name == "summary"]
     last = [s for s in sections if s.name in ("methods", "provenance")]
-    between = [s for s in sections if s not in first and s not in last]
+    between = [s for s in sections if s not in [*opening, *first, *last]]
+    head = next((figure for figure in drawn), None) if opening else None
+    mapped = any(section.name == "map" for section in sections)
+    others = [
+        figure
+        for figure in figures
+        if figure is not head and not (mapped and figure.name.startswith("vulnerability"))
+    ]
     return environment.from_string(text).render(
         title=title,
         options="".join(f", {name}={value!r}" for name, value in (options or {}).items()),
         warnings=warnings,
+        style=Markup(style),
+        script=Markup(script),
+        opening=opening,
+        head=head,
         summary=first,
         tables=between,
-        figures=figures,
+        figures=others,
         last=last,
-        images={name: _uri("image/svg+xml", content) for name, content in rendered.items()},
+        images={n: _uri("image/svg+xml", one.files["svg"]) for n, one in images.items()},
+        rendered=images,
         csvs={
             **{section.name: _csv(section.data) for section in sections},
             **{figure.name: _csv(figure.data) for figure in drawn},
@@ -63,6 +84,7 @@ def to_html(
         is_absent=lambda figure: isinstance(figure, Absent),
         is_number=_is_number,
         numeric=_numeric,
+        few=FEW,
     )
 
 
@@ -97,6 +119,6 @@ def _is_number(text: str) -> bool:
 def _numeric(block: Block) -> list[bool]:
     """Which columns hold numbers."""
     return [
-        place > 0 and any(_is_number(row[place]) for row in block.rows)
+        place > 0 and any(_is_number(row[place]) for row in [*block.rows, *block.rest])
         for place in range(len(block.headers))
     ]
