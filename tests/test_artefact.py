@@ -49,7 +49,9 @@ def test_what_is_in_it(archive: Path) -> None:
     for name in (
         "results/report/report.html",
         "source/src/progip/cli.py",
+        "source/setup.py",
         "source/conf/config.yaml",
+        "source/conf/ood_dataset/digits_unseen.yaml",  # of a folder that is a link
     ):
         assert name in names
     assert not any("_execution" in name or "__pycache__" in name for name in names)

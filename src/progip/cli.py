@@ -14,16 +14,18 @@ from progip import __version__
 from progip.analysis.tally import ESTIMANDS
 from progip.analysis.weight_faults import agreement, by_fault, joined
 from progip.campaign.replay import cell_of, manifest_of, replay, spread
-from progip.commands import artefact, attack, explain, judge, reproduce, validate
+from progip.commands import artefact, attack, explain, init, judge, reproduce, validate
 from progip.config import build, cell_settings, composed, entry
 from progip.datasets.base import Dataset
 from progip.errors import ProgipError
 from progip.fault_models.parameters import parameter_sites
+from progip.launching.launched import program
 from progip.models.base import Model
 from progip.models.loading import load_network
 from progip.protections.base import Protection
 from progip.report.status import load_status
 from progip.report.writing import write_report
+from progip.running import run
 from progip.statistics import METHODS
 from progip.storage.fault_lists import read_list
 
@@ -108,7 +110,7 @@ def train(arguments: argparse.Namespace) -> None:
     print(f"{trained.path}\nsha256 {trained.sha256}")
     read = ("dataset", "recipe", "model.weights", "model.recipe", "model.head.embeddings")
     same = [word for word in arguments.overrides if not word.startswith(read)]
-    print(f"use it: python run.py {shlex.join([*same, f'model.weights={trained.path}'])}")
+    print(f"use it: {program()} {shlex.join([*same, f'model.weights={trained.path}'])}")
 
 
 def runtime(arguments: argparse.Namespace) -> None:
@@ -161,7 +163,7 @@ def import_faults(arguments: argparse.Namespace) -> None:
     runs = images * len(faults.layer)
     print(
         f"{len(faults.layer):,} faults in {len(chosen)} parameters of {subject.model.name}, each "
-        f"on {images:,} images: {runs:,} runs. To execute them:\n\n  python run.py "
+        f"on {images:,} images: {runs:,} runs. To execute them:\n\n  {program()} "
         + " ".join(shlex.quote(word) for word in ["name=faults", *wanted, *given])
         + f" sizing.max_runs={runs}\n"
     )
@@ -190,7 +192,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"progip {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    sub = commands.add_parser("report", help=report.__doc__)
+    commands.add_parser("run", help="Run one cell of a campaign, or with -m a sweep of cells.")
+    sub = commands.add_parser("report", help=report.__doc__, description=report.__doc__)
     sub.add_argument("folder", help="a campaign's folder, e.g. outputs/campaign")
     sub.add_argument("--out", help="where the files go; default FOLDER/report")
     sub.add_argument(
@@ -221,11 +224,11 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.set_defaults(action=report)
 
-    sub = commands.add_parser("status", help=show_status.__doc__)
+    sub = commands.add_parser("status", help=show_status.__doc__, description=show_status.__doc__)
     sub.add_argument("folder", help="a campaign's folder; it may be running, on any machine")
     sub.set_defaults(action=show_status)
 
-    sub = commands.add_parser("replay", help=replay_run.__doc__)
+    sub = commands.add_parser("replay", help=replay_run.__doc__, description=replay_run.__doc__)
     sub.add_argument("folder", help="a cell's folder, the one with manifest.json, or a campaign's")
     sub.add_argument("run", type=int, help="the run_id of the row")
     sub.add_argument(
@@ -233,31 +236,39 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.set_defaults(action=replay_run)
 
-    sub = commands.add_parser("train", help=train.__doc__)
+    sub = commands.add_parser("train", help=train.__doc__, description=train.__doc__)
     sub.add_argument(
         "overrides",
         nargs="*",
-        help="as for run.py: model=resnet20 dataset=cifar10; recipe=fast: on a CPU in hours",
+        help="as for `progip run`: model=resnet20 dataset=cifar10; recipe=fast: on a CPU in hours",
     )
     sub.add_argument("--output", help="the .safetensors file to write")
     sub.add_argument("--restart", action="store_true", help="ignore an earlier checkpoint")
     sub.set_defaults(action=train)
 
-    sub = commands.add_parser("import-faults", help=import_faults.__doc__)
+    sub = commands.add_parser(
+        "import-faults", help=import_faults.__doc__, description=import_faults.__doc__
+    )
     sub.add_argument("file", type=Path, help="CSV with Layer, TensorIndex and Bit")
     sub.add_argument("overrides", nargs="*", help="the network and its data: model=resnet20 ...")
     sub.set_defaults(action=import_faults)
-    sub = commands.add_parser("export-faults", help=export_faults.__doc__)
+    sub = commands.add_parser(
+        "export-faults", help=export_faults.__doc__, description=export_faults.__doc__
+    )
     sub.add_argument("folder", type=Path, help="of a campaign, or of a cell")
     sub.add_argument("out", type=Path, help="CSV to write")
     sub.add_argument("--cell", default="", help="words of the cell's path, where there are several")
     sub.set_defaults(action=export_faults)
-    sub = commands.add_parser("compare-faults", help=compare_faults.__doc__)
+    sub = commands.add_parser(
+        "compare-faults", help=compare_faults.__doc__, description=compare_faults.__doc__
+    )
     sub.add_argument("ours", type=Path, help="what export-faults wrote")
     sub.add_argument("theirs", type=Path, help="what another injector wrote")
     sub.set_defaults(action=compare_faults)
-    sub = commands.add_parser("runtime", help=runtime.__doc__)
-    sub.add_argument("overrides", nargs="*", help="as for run.py: model=resnet20 dataset=cifar10")
+    sub = commands.add_parser("runtime", help=runtime.__doc__, description=runtime.__doc__)
+    sub.add_argument(
+        "overrides", nargs="*", help="as for `progip run`: model=resnet20 dataset=cifar10"
+    )
     sub.add_argument("--campaign", help="start from campaigns/NAME.yaml, without its sweep")
     sub.add_argument("--methods", nargs="+", default=["odin", "mahalanobis"], metavar="METHOD")
     sub.add_argument("--protections", nargs="+", default=["progip", "ranger"], metavar="NAME")
@@ -269,13 +280,17 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", default="outputs/runtime", help="a folder, may be a campaign's")
     sub.add_argument("--beside", action="store_true", help=BESIDE)
     sub.set_defaults(action=runtime)
-    for command in (judge, validate, explain, attack, artefact, reproduce):
+    for command in (init, judge, validate, explain, attack, artefact, reproduce):
         command.add(commands)
     return top
 
 
 def main() -> None:
-    """Entry point of ``python -m progip``."""
+    """Entry point of ``progip`` and ``python -m progip``."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # modules of one's own, as python -m finds them
+    if run.is_for_hydra():
+        return run.main()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("progip").setLevel(logging.INFO)  # not those of libraries
     arguments = parser().parse_args()

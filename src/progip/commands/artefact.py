@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import io
 import json
+import os
 import platform
 import tarfile
 from importlib.metadata import distributions
@@ -21,7 +22,10 @@ from progip.storage.reading import read_columns
 CHECKSUMS = "checksums.json"
 RESULTS = "results"
 #: of a checkout, what a container needs to install it
-_SOURCE = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "CITATION.cff", "run.py")
+_SOURCE = (
+    *("pyproject.toml", "setup.py", "MANIFEST.in", "constraints.txt"),
+    *("README.md", "LICENSE", "CITATION.cff", "run.py"),
+)
 _SOURCE_FOLDERS = ("src", "conf", "campaigns")
 _CONTAINER = """\
 # docker build -t {name} -f Containerfile . && docker run --rm {name}
@@ -150,7 +154,8 @@ def source(root: Path) -> dict[str, bytes]:
         return {}
     paths = [root / name for name in _SOURCE if (root / name).is_file()]
     for name in _SOURCE_FOLDERS:
-        paths += [path for path in sorted((root / name).rglob("*")) if path.is_file()]
+        for folder, _, names in os.walk(root / name, followlinks=True):  # conf/ood_dataset is one
+            paths += [Path(folder) / file for file in sorted(names)]
     return {
         f"source/{path.relative_to(root).as_posix()}": path.read_bytes()
         for path in paths

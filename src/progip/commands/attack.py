@@ -84,11 +84,11 @@ def _shown(rate: Rate) -> str:
 
 def add(commands: Any) -> None:
     """Make the command known."""
-    sub = commands.add_parser("attack", help=attack.__doc__)
+    sub = commands.add_parser("attack", help=attack.__doc__, description=attack.__doc__)
     sub.add_argument(
         "overrides",
         nargs="*",
-        help="as for run.py, and attack=fgsm, pgd, cw_inf, auto_attack; attack.budget=8: levels "
+        help="as for `progip run`, and attack=fgsm, pgd, cw_inf, auto_attack; attack.budget=8: levels "
         "of 255; attack.steps=20; protection=NAME of one that corrects",
     )
     sub.add_argument("--out", type=Path, help="a JSON file to write the figures to, too")

@@ -69,7 +69,7 @@ def explain_weight_errors(arguments: argparse.Namespace) -> None:
 
 def add(commands: Any) -> None:
     """Make both commands known."""
-    sub = commands.add_parser("explain", help=explain_run.__doc__)
+    sub = commands.add_parser("explain", help=explain_run.__doc__, description=explain_run.__doc__)
     sub.add_argument("folder", help="a cell's folder, the one with manifest.json, or a campaign's")
     sub.add_argument("run", type=int, help="the run_id of the row")
     sub.add_argument("--cell", default="", help="in a campaign: words of the cell's path")
@@ -77,7 +77,8 @@ def add(commands: Any) -> None:
     sub.add_argument("--out", help="folder of the PNG; default: the cell's")
     sub.set_defaults(action=explain_run)
 
-    sub = commands.add_parser("explain-errors", help=explain_weight_errors.__doc__)
+    about = explain_weight_errors.__doc__
+    sub = commands.add_parser("explain-errors", help=about, description=about)
     sub.add_argument("one", type=Path, help="folder of a cell: its network and images")
     sub.add_argument("other", type=Path, help="of a cell of another network on the same images")
     sub.add_argument("--errors", type=int, default=2000, help="bit errors of each fault map")

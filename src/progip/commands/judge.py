@@ -12,6 +12,7 @@ from progip.campaign.cell import Cell
 from progip.campaign.settings import CellSettings
 from progip.config import cell_settings, composed
 from progip.errors import ProgipError
+from progip.launching.launched import program
 from progip.outcomes.ood_verdict import DECLARED as USUAL
 from progip.storage import store
 
@@ -82,7 +83,7 @@ def settings_of(cell: CellFolder, overrides: list[str]) -> tuple[CellSettings, d
     if settings.subject.correction is not None:
         raise ProgipError(
             f"protection '{settings.protection.name}' changes what is executed, so its runs must "
-            "be executed; sweep it: python run.py -m protection=..."
+            f"be executed; sweep it: {program()} -m protection=..."
         )
     settings.folder = cell.path.parent / name
     return settings, config

@@ -52,7 +52,7 @@ def add(commands: Any) -> None:
     """Make the command known."""
     sub = commands.add_parser("validate", help=validate.__doc__, description=validate.__doc__)
     sub.add_argument("campaign", help="campaigns/NAME.yaml; 'config' is conf/config.yaml")
-    sub.add_argument("overrides", nargs="*", help="as for run.py, sweeps too: protection=a,b")
+    sub.add_argument("overrides", nargs="*", help="as for `progip run`, sweeps too: protection=a,b")
     sub.set_defaults(action=validate)
 
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from progip.config.names import existing
 from progip.config.schema import register
+from progip.config.search_path import CONF
 from progip.errors import ProgipError
 from progip.launching.launched import job_overrides, swept_in
 
@@ -20,16 +21,17 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 def composed(
     overrides: list[str],
-    folder: str | Path = "conf",
+    folder: str | Path | None = None,
     campaign: str | None = None,
     primary: str = "config",
 ) -> DictConfig:
-    """The configuration that run.py would see, composed from the YAML files in ``folder``.
+    """The configuration that ``progip run`` would see, composed from YAML files.
 
     Args:
+        folder: of the YAML files; None for those of progip.
         primary: the file to start from where there is no ``campaign``.
-        campaign: the name of a file in the folder ``campaigns`` beside it, to start from; what it
-            sweeps is left out.
+        campaign: the name of a file to start from, in the folder ``campaigns`` beside ``folder``
+            or here; what it sweeps is left out.
 
     Raises:
         ProgipError: the folder or the campaign is not there.
@@ -38,7 +40,7 @@ def composed(
 
 
 def sweep_of_campaign(
-    overrides: list[str], campaign: str | None = None, folder: str | Path = "conf"
+    overrides: list[str], campaign: str | None = None, folder: str | Path | None = None
 ) -> list[list[str]]:
     """The overrides of every cell that a sweep of these would run.
 
@@ -53,22 +55,24 @@ def sweep_of_campaign(
 
 def _compose(
     overrides: list[str],
-    folder: str | Path,
+    folder: str | Path | None,
     campaign: str | None,
     primary: str,
     **more: bool,
 ) -> DictConfig:
-    path = Path(folder).resolve()
+    path = CONF if folder is None else Path(folder).resolve()
     if not (path / "config.yaml").exists():
-        raise ProgipError(f"{path} holds no config.yaml; call this from the project's top folder")
-    os.environ.setdefault("PROJECT_ROOT", str(path.parent))
+        raise ProgipError(f"{path} holds no config.yaml; give the folder that does, or none")
+    if folder is not None:
+        os.environ.setdefault("PROJECT_ROOT", str(path.parent))
     register()
     if campaign is None:
         with initialize_config_dir(str(path), version_base="1.3"):
             return compose(primary, overrides, **more)
-    campaigns = path.parent / "campaigns"
-    known = sorted(file.stem for file in campaigns.glob("*.yaml"))
+    places = (Path("campaigns").resolve(), path.parent / "campaigns")
+    known = sorted({file.stem for place in places for file in place.glob("*.yaml")})
     if campaign not in known:
         raise ProgipError(f"campaign={campaign}: no such file. {existing(campaign, known)}")
+    campaigns = next(place for place in places if (place / f"{campaign}.yaml").exists())
     with initialize_config_dir(str(campaigns), version_base="1.3"):
         return compose(campaign, [f"hydra.searchpath=[file://{path}]", *overrides], **more)

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from progip.config.names import NO_DEFAULTS, a_list, existing
+from progip.config.search_path import CAMPAIGNS, own_folders
 from progip.errors import ProgipError
 
 
@@ -80,9 +81,11 @@ def _of_hydra(text: str) -> str:
     if wanted:
         words = sys.argv
         at = next((i for i, word in enumerate(words) if word in ("--config-dir", "-cd")), None)
-        folder = Path(words[at + 1]) if at is not None and at + 1 < len(words) else Path("conf")
-        names = [path.stem for path in folder.glob("*.yaml")]
-        return f"no {wanted[1]}.yaml in {folder}. {existing(wanted[1], names)}"
+        own = [Path(words[at + 1])] if at is not None and at + 1 < len(words) else []
+        folders = own + [f for f in (CAMPAIGNS, *own_folders()) if f.name == "campaigns"]
+        names = {path.stem for folder in folders for path in folder.glob("*.yaml")}
+        where = f"in {own[0]} or among" if own else "among"
+        return f"no {wanted[1]}.yaml {where} the campaign files. {existing(wanted[1], list(names))}"
     return ""
 
 

@@ -4,10 +4,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from omegaconf import MISSING, OmegaConf
 
 from progip.campaign.sizing import Sizing
 from progip.conditions.base import Condition
+from progip.config.search_path import ProgipSearchPath
 from progip.datasets.base import Dataset
 from progip.fault_models.base import FaultModel
 from progip.models.base import Model
@@ -90,7 +92,8 @@ class AttackSchema(Schema):
 
 
 def register() -> None:
-    """Make the schema known to Hydra under the name ``schema``."""
+    """Make the schema known to Hydra under the name ``schema``, and where YAML files are found."""
+    Plugins.instance().register(ProgipSearchPath)
     ConfigStore.instance().store(name="schema", node=Schema)
     ConfigStore.instance().store(name="attack_schema", node=AttackSchema)
     OmegaConf.register_new_resolver("unless", _unless, replace=True)

@@ -146,9 +146,14 @@ def keep_command(cell: Path, campaign: Path | None) -> None:
             os.replace(draft, target)
 
 
+def program(here: Path = Path()) -> str:
+    """What starts campaigns in a folder: run.py of a checkout, else the installed command."""
+    return "python run.py" if (here / "run.py").exists() else "progip run"
+
+
 def _command(hydra: dict[str, Any], *, sweep: bool) -> str:
-    """``python run.py ...`` of a sweep, or of one of its jobs alone."""
-    words = ["python", "run.py"]
+    """``progip run ...`` of a sweep, or of one of its jobs alone."""
+    words = program(Path(hydra["runtime"]["cwd"])).split()
     for source in hydra["runtime"]["config_sources"]:
         if source["provider"] == "command-line":
             path = Path(source["path"])

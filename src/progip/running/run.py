@@ -1,0 +1,66 @@
+"""The Hydra application: run one cell of a campaign, or with -m a sweep of cells."""
+
+import logging
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from progip.campaign.runner import run_cell
+from progip.config import CONF, cell_folder, cell_settings, entry, register, resolved
+from progip.config.checks import check_defaults, check_overrides
+from progip.errors import ProgipError
+from progip.launching.launched import keep_command
+from progip.launching.placing import placed
+from progip.running.help import wanted_help
+from progip.storage.crash_log import failures_recorded
+
+log = logging.getLogger("progip")
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def job(cfg: DictConfig) -> None:
+    """One Hydra job: one cell, or a part of one."""
+    check_defaults(cfg)
+    hydra, folder = HydraConfig.get(), cell_folder(cfg)
+    sweep = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
+    check_overrides(hydra.overrides.task, str(cfg.sampling.get("name", "")))
+    try:
+        with failures_recorded(folder):
+            accepted = partial(keep_command, folder, sweep)
+            run_cell(cell_settings(placed(cfg)), resolved(cfg), accepted)
+    except Exception as error:
+        if sweep:  # the others go on; say now which failed
+            defect = not isinstance(error, ProgipError)
+            log.error("cell %s failed: %s", cfg.cell, error, exc_info=defect)
+        raise
+
+
+def is_for_hydra() -> bool:
+    """Whether ``progip ...`` is ``progip run ...``, which then looks like ``run.py ...``.
+
+    Also where the shell asks what can follow ``progip run``: Hydra knows no such word.
+    """
+    if sys.argv[1:2] == ["run"]:
+        sys.argv = [f"{sys.argv[0]} run", *sys.argv[2:]]
+        return True
+    os.environ["COMP_LINE"] = os.environ.get("COMP_LINE", "").replace(" run ", " ", 1)
+    return sys.argv[1:2] == ["-sc"]
+
+
+def main() -> None:
+    """Run what ``sys.argv`` says, as ``python run.py`` and ``progip run`` do."""
+    entry(_start)
+
+
+def _start() -> None:
+    if (text := wanted_help(sys.argv)) is not None:
+        print(text)
+        return
+    register()
+    job()
