@@ -88,8 +88,8 @@ def add(commands: Any) -> None:
     sub.add_argument(
         "overrides",
         nargs="*",
-        help="as for `progip run`, and attack=fgsm, pgd, cw_inf, auto_attack; attack.budget=8: levels "
-        "of 255; attack.steps=20; protection=NAME of one that corrects",
+        help="as for `progip run`, and attack=fgsm, pgd, cw_inf, auto_attack; attack.budget=8: "
+        "levels of 255; attack.steps=20; protection=NAME of one that corrects",
     )
     sub.add_argument("--out", type=Path, help="a JSON file to write the figures to, too")
     sub.set_defaults(action=attack)

@@ -10,6 +10,9 @@ from progip.config.search_path import CAMPAIGNS, CONF, own_folders
 from progip.errors import ProgipError
 from progip.launching.launched import program
 
+#: groups that other commands read: `progip attack`, `progip train`
+ELSEWHERE = ("attack", "recipe")
+
 _TEXT = """\
 {program}: run one cell of a campaign, or with -m a sweep of cells.
 
@@ -77,7 +80,7 @@ def _of_group(name: str) -> str:
 
 
 def _groups() -> list[Path]:
-    return sorted(p for p in CONF.iterdir() if p.is_dir() and p.name not in ("recipe", "hydra"))
+    return sorted(p for p in CONF.iterdir() if p.is_dir() and p.name not in ELSEWHERE)
 
 
 def _campaigns() -> list[Path]:
