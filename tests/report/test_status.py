@@ -126,10 +126,10 @@ def test_what_finishes_the_rest(write_cell: Write, tmp_path: Path) -> None:
         {"population": "ood", "pass": "first_forward"},
         {"population": "ood", "pass": "backward"},
     )
-    assert status.commands == ["python run.py -m runs=9 part=1,2 pass=first_forward,backward"]
+    assert status.commands == ["progip run -m runs=9 part=1,2 pass=first_forward,backward"]
     assert "not started: population=ood pass=backward" in status.text()
     (tmp_path / "multirun.yaml").unlink()  # a cell that no sweep started
-    assert load_status(tmp_path).commands == ["python run.py population=id runs=9 part=1"]
+    assert load_status(tmp_path).commands == ["progip run population=id runs=9 part=1"]
 
 
 def test_a_command_that_was_refused_finishes_nothing(write_cell: Write, tmp_path: Path) -> None:
@@ -138,9 +138,9 @@ def test_a_command_that_was_refused_finishes_nothing(write_cell: Write, tmp_path
     started_by_hydra(tmp_path, folder, ["population=id"], sweep=["runs=9"])
     keep_command(folder, tmp_path)
     started_by_hydra(tmp_path, folder, ["population=id", "seed=5"], sweep=["runs=9", "seed=5"])
-    assert load_status(tmp_path).commands == ["python run.py -m runs=9"]
+    assert load_status(tmp_path).commands == ["progip run -m runs=9"]
     keep_command(folder, tmp_path)
-    assert load_status(tmp_path).commands == ["python run.py -m runs=9 seed=5"]
+    assert load_status(tmp_path).commands == ["progip run -m runs=9 seed=5"]
 
 
 def test_no_campaign_is_said_plainly(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def failure_words(declared: Declared) -> str:
     if declared.name == published.OUTCOME:
         return (
             "A failure is a run that was right without its fault (originally correct) and is wrong "
-            "with it; the two kinds do not overlap."
+            "with it, in its class or in its ID/OOD verdict; the two kinds do not overlap."
         )
     what = " or ".join(event.clause for event in declared.failures)
     apart = [event.title for event in declared.events if not event.failure]
