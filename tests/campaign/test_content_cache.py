@@ -32,7 +32,10 @@ def test_only_code_that_computes_counts(monkeypatch: pytest.MonkeyPatch, tmp_pat
     for folder in ("engine", "report"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "module.py").write_text("a = 1")
-    (tmp_path / "batch_axis.py").write_text("a = 1")
+    for name in content_cache.COMPUTING:
+        if name.endswith(".py"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text("a = 1")
     monkeypatch.setattr(content_cache, "PACKAGE", tmp_path)
     before = code_digest([])
     (tmp_path / "report/module.py").write_text("a = 2")
