@@ -15,7 +15,7 @@ from progip.campaign.execution import observed_table, reference_executor
 from progip.campaign.identities import cell_identity
 from progip.campaign.judge import evidence_of, judge
 from progip.campaign.settings import CellSettings
-from progip.campaign.subject import prepare
+from progip.campaign.subject import Subject, prepare
 from progip.campaign.training import learn
 from progip.engine.layer_trace import LayerDifference, trace_run
 from progip.errors import ProgipError
@@ -103,6 +103,23 @@ def stored_row(folder: Path, run_id: int, schema: pa.Schema) -> pa.Table:
     raise ProgipError(f"{folder}: there is no run {run_id}; runs here: {held}")
 
 
+def subject_again(settings: CellSettings) -> tuple[Subject, list[str]]:
+    """The subject that a cell's rows were made with, and what of its code was edited since.
+
+    Args:
+        settings: of the cell, as its manifest records them.
+
+    Raises:
+        ProgipError: weights, data or options are no longer those of the rows.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    manifest = manifest_of(settings.folder)
+    subject = prepare(settings.subject)
+    check_same_identity(settings.folder, {**manifest["identity"], **subject.tested.identity})
+    return subject, code_differences(manifest["identity"], cell_identity(settings, subject))
+
+
 def replay(settings: CellSettings, run_id: int) -> Replay:
     """Execute run ``run_id`` of a cell again, from the columns of its stored row alone.
 
@@ -115,14 +132,9 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
         ProgipError: the run is not there, or weights, data or options are no longer those the
             row was made with.
     """
-    manifest = manifest_of(settings.folder)
     schema = result_schema(settings)
     stored = stored_row(settings.folder, run_id, schema)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    subject = prepare(settings.subject)
-    check_same_identity(settings.folder, {**manifest["identity"], **subject.tested.identity})
-    edited = code_differences(manifest["identity"], cell_identity(settings, subject))
+    subject, edited = subject_again(settings)
     if edited:
         log.warning("the row was made by other code than replays it: %s", "; ".join(edited))
     sites = subject.chosen(settings.fault_model, settings.fault_pass)
@@ -136,7 +148,7 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
         lambda: subject.super_layers,
         sites=sites,
     )
-    thresholds = manifest["thresholds"]
+    thresholds = manifest_of(settings.folder)["thresholds"]
     learn(settings, subject)
     replayed = judge(
         observed,

@@ -13,17 +13,14 @@ from torch import Tensor, nn
 
 from progip.campaign.columns import planned_columns, result_schema
 from progip.campaign.execution import reference_executor
-from progip.campaign.identities import cell_identity
-from progip.campaign.replay import manifest_of, stored_row
+from progip.campaign.replay import stored_row, subject_again
 from progip.campaign.settings import CellSettings
-from progip.campaign.subject import prepare
 from progip.engine.pipeline import Observation, Pipeline
 from progip.engine.reference import ReferenceExecutor
 from progip.errors import ProgipError
 from progip.explain.ablation_cam import Map, cam, correlation, last_maps, overlap
 from progip.fault_models.base import Hits
 from progip.ood_methods.base import EnterPass, no_pass
-from progip.storage.manifests import check_same_identity, code_differences
 from progip.storage.whole_files import write_whole
 
 PREFIX = "explained-"
@@ -141,7 +138,6 @@ def explain(settings: CellSettings, run_id: int, layer: str | None = None) -> Ex
         ProgipError: as ``replay``; the run's fault does not hit the first forward pass; the layer
             is not there or gives no maps; the golden run has no class.
     """
-    manifest = manifest_of(settings.folder)
     stored = stored_row(settings.folder, run_id, result_schema(settings))
     row = stored.to_pylist()[0]
     if settings.fault_pass not in ("first_forward", "all"):
@@ -151,11 +147,7 @@ def explain(settings: CellSettings, run_id: int, layer: str | None = None) -> Ex
         )
     if row["golden_class"] < 0:
         raise ProgipError(f"run {run_id}: the fault-free network gives the image no class")
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    subject = prepare(settings.subject)
-    check_same_identity(settings.folder, {**manifest["identity"], **subject.tested.identity})
-    edited = code_differences(manifest["identity"], cell_identity(settings, subject))
+    subject, edited = subject_again(settings)
     if edited:
         raise ProgipError(f"the run was made by other code: {'; '.join(edited)}")
     network = subject.pipeline.network
