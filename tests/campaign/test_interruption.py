@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,29 @@ def slow_pieces(told: Path) -> None:
         executor.pieces = slow  # type: ignore[method-assign,assignment]
 
 
-def as_a_command(cell: Cell, told: Path, said: Path) -> None:
+def pieces_with_two_signals(told: Path) -> None:
+    """Once 40 runs are executed, two signals come before what the first asks for can be done."""
+    slow_pieces(told)
+    for executor in (IncrementalExecutor, ReferenceExecutor):
+
+        def hit(self: Any, plan: pa.Table, right: Any = executor.pieces) -> Iterator[Piece]:
+            for piece in right(self, plan):
+                if len(told_runs(told)) >= 40:
+                    os.kill(os.getpid(), signal.SIGINT)
+                    os.kill(os.getpid(), signal.SIGINT)
+                yield piece
+
+        executor.pieces = hit  # type: ignore[method-assign,assignment]
+
+
+def as_a_command(
+    cell: Cell, told: Path, said: Path, pieces: Callable[[Path], None] = slow_pieces
+) -> None:
     """What run.py does, without Hydra; stderr goes to a file."""
     descriptor = os.open(said, os.O_CREAT | os.O_WRONLY)
     os.dup2(descriptor, 2)
     sys.stderr = os.fdopen(2, "w")
-    entry(lambda: torture.work(cell, partial(slow_pieces, told)))
+    entry(lambda: torture.work(cell, partial(pieces, told)))
 
 
 def told_runs(told: Path) -> list[int]:
@@ -58,16 +75,14 @@ def told_runs(told: Path) -> list[int]:
     return [int(word) for line in lines for word in line.strip("[]").split(",")]
 
 
-def interrupted(cell: Cell, folder: Path, number: int, times: int = 1) -> tuple[list[int], str]:
+def interrupted(cell: Cell, folder: Path, number: int) -> tuple[list[int], str]:
     """Signal a process in the midst of its block; returns what it executed, and what it said."""
     told, said = folder / "told", folder / "said"
     process = torture.SERVER.Process(target=as_a_command, args=(cell, told, said))
     process.start()
     while process.is_alive() and len(told_runs(told)) < 40:
         time.sleep(0.01)
-    for _ in range(times):
-        os.kill(process.pid or 0, number)
-        time.sleep(0.02)
+    os.kill(process.pid or 0, number)
     process.join(100)
     assert process.exitcode == 128 + number
     return told_runs(told), said.read_text()
@@ -108,8 +123,14 @@ def test_what_is_executed_is_stored_and_taken_up(
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     cell = small_cell(tmp_path, WHOLE)
-    _, said = interrupted(cell, tmp_path, signal.SIGINT, times=2)
-    assert "once more, and it is lost" in said
+    told, said = tmp_path / "told", tmp_path / "said"
+    args = (cell, told, said, pieces_with_two_signals)
+    process = torture.SERVER.Process(target=as_a_command, args=args)
+    process.start()
+    process.join(100)
+    assert process.exitcode == 128 + signal.SIGINT
+    assert 40 <= len(told_runs(told)) < 200
+    assert "once more, and it is lost" in said.read_text()
     assert not list(cell[0].execution_folder.glob(PATTERN))
     torture.finish(cell)
 
