@@ -1,6 +1,7 @@
 """Run one cell of a campaign, or with -m a sweep of cells. Usage: README.md, --help.
 
 In a checkout this is ``progip run``, with results in its folder outputs wherever it is called.
+(fish completes a script only where it finds the word @hydra.main in it.)
 """
 
 import os

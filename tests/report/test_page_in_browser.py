@@ -152,3 +152,15 @@ def test_it_prints(browser: Any, address: str) -> None:
     assert page.execute_script(title) == "avoid"
     paper = page.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert paper == "rgb(255, 255, 255)"
+
+
+def test_maps_fit_on_paper(browser: Any, address: str) -> None:
+    page = opened(browser, address, 703)  # A4 without its margins
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    wide, tall, line = page.execute_script(
+        "const table = document.querySelector('.map table');"
+        "const first = table.tBodies[0].rows[0].cells[0], style = getComputedStyle(first);"
+        "return [table.offsetWidth, first.clientHeight, parseFloat(style.lineHeight)]"
+    )
+    assert wide <= 703
+    assert tall < 2 * line  # names of layers are not broken letter by letter

@@ -13,6 +13,7 @@ from progip.analysis.bit_groups import bit_groups
 from progip.number_formats.fp32 import FP32
 from progip.report import Campaign, write_report
 from progip.report.formats import percent
+from progip.report.layout import left_out
 
 LAYERS = tuple(f"features.{number}.conv" for number in range(100))
 EACH = 5  # runs of every layer and bit: too few for one bit, enough for a group of them
@@ -109,14 +110,29 @@ def test_layers_are_ranked_and_all_are_there(page: Page) -> None:
     assert percent(high) in found[0]
 
 
+@pytest.mark.parametrize(
+    ("failing", "printed", "said"),
+    [
+        (0, 0, "None of 32 bits has a failure; on the page and in x.csv are all."),
+        (3, 3, "3 of 32 bits with a failure; printed are those, on the page and in x.csv are all."),
+        (9, 5, "9 of 32 bits with a failure; printed are the first 5, on the page and in x.csv"
+               " are all."),
+        (32, 32, "32 of 32 bits with a failure."),
+    ],
+)  # fmt: skip
+def test_what_a_ranked_table_leaves_out_is_said(failing: int, printed: int, said: str) -> None:
+    assert left_out(failing, 32, "bits", printed, "x") == said
+
+
 def test_tables_sort_and_filter_only_where_there_is_something_to(page: Page) -> None:
     by_section = {
         e["section"]: (e.get("class") or "").split()
         for e in page.all("table")
-        if e["section"] in ("ranked_bits", "layers", "per_pass")
+        if e["section"] in ("ranked_bits", "layers", "per_pass", "overall")
     }
     assert by_section["ranked_bits"] == by_section["layers"] == ["sortable", "filterable"]
     assert "filterable" not in by_section["per_pass"]
+    assert "sortable" not in by_section["overall"]  # its rows are different quantities
     assert not page.all("button")  # the script makes them: without it nothing is there in vain
     assert not [e for e in page.elements if "hidden" in e]
 

@@ -1,5 +1,6 @@
 """What ``--help`` says, and what ``progip init`` writes or refuses to."""
 
+import os
 import re
 import subprocess
 import sys
@@ -92,3 +93,16 @@ def test_a_beginning_composes_and_overwrites_nothing(
     with pytest.raises(ProgipError, match=r"my_network.py: already there, so nothing is written"):
         init.write(Path())
     assert Path("my_network.py").read_text() == "mine"
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish"])
+def test_a_shell_completes_choices(shell: str) -> None:
+    line = "python run.py protection=progip"
+    found = subprocess.run(
+        [sys.executable, "run.py", "-sc", f"query={shell}"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+        env=os.environ | {"COMP_LINE": line, "COMP_POINT": str(len(line))},
+    )  # fmt: skip
+    assert found.stdout.split() == ["protection=progip", "protection=progip_both"]
+    # Hydra's function for fish completes a script only where it finds this
+    assert "@hydra.main" in (ROOT / "run.py").read_text()

@@ -11,7 +11,7 @@ TEMPLATE = Path(__file__).resolve().parents[1] / "running/template"
 _NEXT = """\
 {files}
 
-{change}progip run --config-name first         # handwritten digits, 18 cells, about a minute
+{change}progip run --config-name first         # handwritten digits, 18 cells, under a minute
 progip report outputs/first            # tables on the screen, and a page with figures
 
 Then your own network, which my_network.py begins:

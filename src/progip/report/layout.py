@@ -52,6 +52,7 @@ class Block:
         notes: below it.
         rest: further rows, which the page alone shows.
         is_map: whether the page shows it as a map: squares that scroll in both directions.
+        mixed: whether each row is a quantity of its own, so that a sorted column says nothing.
     """
 
     title: str
@@ -60,6 +61,7 @@ class Block:
     notes: Sequence[Note] = ()
     rest: Sequence[list[str]] = ()
     is_map: bool = False
+    mixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,19 @@ def pieces(note: Note) -> tuple[str, ...]:
 def plain(note: Note) -> str:
     """A paragraph as text."""
     return "".join(pieces(note))
+
+
+def left_out(failing: int, listed: int, things: str, printed: int, name: str) -> str:
+    """What a ranked table does not print, in words; `things` is their plural."""
+    if not failing:
+        return f"None of {listed} {things} has a failure; on the page and in {name}.csv are all."
+    if printed == listed:
+        return f"{failing} of {listed} {things} with a failure."
+    first = f"the first {printed}" if failing > printed else "those"
+    return (
+        f"{failing} of {listed} {things} with a failure; printed are {first}, on the page and in "
+        f"{name}.csv are all."
+    )
 
 
 def setting_title(setting: tuple[str, ...]) -> str:

@@ -121,7 +121,7 @@ def _accuracy(rows: pd.DataFrame) -> Block:
         line.append(_value(row, gain, "gain", "gain_low", "gain_high"))
         line.append(_value(row, f"{row['crossing']:.0f}", "crossing"))
         lines.append(line)
-    return Block("Without faults", headers, lines)
+    return Block("Without faults", headers, lines, mixed=True)
 
 
 def _improvement(rows: pd.DataFrame) -> Block:

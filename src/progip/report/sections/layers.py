@@ -8,7 +8,7 @@ from progip.analysis.site_sums import measured
 from progip.outcomes.declared import Declared
 from progip.report import formats
 from progip.report.formats import inside
-from progip.report.layout import Block, Section, Value, setting_title
+from progip.report.layout import Block, Section, Value, left_out, setting_title
 
 SHOWN = 8
 FEW, FEW_SHARE = 100, 0.5
@@ -114,10 +114,7 @@ def _block(
     notes = []
     if len(worst) < len(part):
         failing = int((part["failures"] > 0).sum())
-        notes = [
-            f"{failing} of {len(part)} layers with a failure; printed are the first {len(worst)}, "
-            "on the page and in layers.csv are all."
-        ]
+        notes = [left_out(failing, len(part), "layers", len(worst), "layers")]
     notes += _few(part, declared)
     title = f"{model}, {method}, {fault_pass}: {setting_title(setting)}"
     return Block(title, headers, lines[: len(worst)], notes, lines[len(worst) :])

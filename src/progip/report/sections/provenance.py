@@ -28,8 +28,13 @@ def provenance_section(campaign: Campaign) -> Section:
     made = ["commit", *[c for c in data if str(c).startswith(("version_", "hardware_"))]]
     limits = [str(c) for c in data if str(c).startswith("threshold_")]
     blocks = [
-        Block("Code and machine", ["", "", "cells"], [*_distinct(data, made)]),
-        Block("Weights and data (fingerprints)", ["", "", "cells"], [*_distinct(data, named)]),
+        Block("Code and machine", ["", "", "cells"], [*_distinct(data, made)], mixed=True),
+        Block(
+            "Weights and data (fingerprints)",
+            ["", "", "cells"],
+            [*_distinct(data, named)],
+            mixed=True,
+        ),
         _thresholds(data, limits),
         Block("", notes=["Every cell's configuration stands in its manifest.json."]),
     ]

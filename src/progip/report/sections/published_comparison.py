@@ -78,7 +78,7 @@ def beside_section(campaign: Campaign) -> Section:
     blocks = []
     for setting, group in by_group(data, SETTING):
         notes: list[Note] = [_setup(campaign, setting), AGREEMENT_READING]
-        blocks.append(Block(setting_title(setting), HEADERS, [*_lines(group)], notes))
+        blocks.append(Block(setting_title(setting), HEADERS, [*_lines(group)], notes, mixed=True))
     reading = "The publication's results per pass are figures without numbers, so there is nothing "
     reading += "to put beside ours; its 'N' is marked in ours by the same rule."
     nothing = "No published figure belongs to these networks, data, detectors and faults"

@@ -6,7 +6,7 @@ from progip.analysis.campaign import SETTING, Campaign, by_group
 from progip.analysis.site_rates import executions_of, site_rates
 from progip.report import formats
 from progip.report.formats import inside
-from progip.report.layout import Block, Section, Value, setting_title
+from progip.report.layout import Block, Section, Value, left_out, setting_title
 
 SHOWN = 8
 BY = ["ood_method", "model", "fault_pass"]
@@ -60,12 +60,7 @@ def _block(key: tuple[str, ...], part: pd.DataFrame) -> Block:
     lines = [_line(row) for _, row in part.iterrows()]
     failing = int((part["failures"] > 0).sum())
     printed = min(failing, SHOWN)
-    notes = [f"{failing} of {len(part)} bits with a failure."]
-    if printed < len(part):
-        notes = [
-            f"{failing} of {len(part)} bits with a failure; printed are the first {printed}, on "
-            "the page and in ranked_bits.csv are all."
-        ]
+    notes = [left_out(failing, len(part), "bits", printed, "ranked_bits")]
     title = f"{model}, {method}, {fault_pass}: {setting_title(tuple(setting))}"
     return Block(title, HEADERS, lines[:printed], notes, lines[printed:])
 

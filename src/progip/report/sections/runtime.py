@@ -107,7 +107,7 @@ def _block(measured: list[dict[str, Any]], group: pd.DataFrame, beside: bool) ->
     for variant in variants:
         notes += _mean_sentence(measured, variant, beside)
     title = f"{first['batch']} image{'s' * (first['batch'] > 1)} a call, {_machine(first)}"
-    return Block(title, ["", *map(_label, variants)], rows, notes)
+    return Block(title, ["", *map(_label, variants)], rows, notes, mixed=True)
 
 
 def _mean_sentence(

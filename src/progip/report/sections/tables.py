@@ -162,7 +162,7 @@ def overall_section(campaign: Campaign) -> Section:
             headers += [f"{name}, publ." for name in theirs["protection"]]
             notes += published_notes()
         rows = list(_rows(columns, weighted, campaign.declared))
-        blocks.append(Block(layout.setting_title(setting), ["", *headers], rows, notes))
+        blocks.append(Block(layout.setting_title(setting), ["", *headers], rows, notes, mixed=True))
     kind = layout.INTERVALS[campaign.interval]
     failure = failure_words(campaign.declared)
     notes = [note.format(interval=kind, failure=failure) for note in READING]
