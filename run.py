@@ -9,7 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault("PROJECT_ROOT", str(Path(__file__).resolve().parent))
 
-from progip.running.run import main
+from progip.commands.run import main
 
 if __name__ == "__main__":
     main()

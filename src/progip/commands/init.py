@@ -6,7 +6,7 @@ from typing import Any
 
 from progip.errors import ProgipError
 
-TEMPLATE = Path(__file__).resolve().parents[1] / "running/template"
+TEMPLATE = Path(__file__).resolve().parent / "template"
 
 _NEXT = """\
 {files}

@@ -76,9 +76,9 @@ def test_a_wheel_holds_the_configuration_of_the_checkout(wheel: Path) -> None:
             assert here.items() <= held.items()
             assert {n for n in held if n.startswith(f"progip/{folder}/")} == set(here)
         assert {n for n in held if "/template/" in n} == {
-            "progip/running/template/campaigns/first.yaml",
-            "progip/running/template/conf/model/mine.yaml",
-            "progip/running/template/my_network.py",
+            "progip/commands/template/campaigns/first.yaml",
+            "progip/commands/template/conf/model/mine.yaml",
+            "progip/commands/template/my_network.py",
         }
 
 

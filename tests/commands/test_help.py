@@ -11,9 +11,9 @@ import yaml
 
 from progip.cli import main, parser
 from progip.commands import init
+from progip.commands.run_help import ELSEWHERE, wanted_help
 from progip.config import composed
 from progip.errors import ProgipError
-from progip.running.help import ELSEWHERE, wanted_help
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,6 +5,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -12,12 +13,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from progip.campaign.runner import run_cell
+from progip.commands.run_help import wanted_help
 from progip.config import CONF, cell_folder, cell_settings, entry, register, resolved
 from progip.config.checks import check_defaults, check_overrides
 from progip.errors import ProgipError
 from progip.launching.launched import keep_command
 from progip.launching.placing import placed
-from progip.running.help import wanted_help
 from progip.storage.crash_log import failures_recorded
 
 log = logging.getLogger("progip")
@@ -39,6 +40,11 @@ def job(cfg: DictConfig) -> None:
             defect = not isinstance(error, ProgipError)
             log.error("cell %s failed: %s", cfg.cell, error, exc_info=defect)
         raise
+
+
+def add(commands: Any) -> None:
+    """Make the command known to the help; it is Hydra's, see `is_for_hydra`."""
+    commands.add_parser("run", help="Run one cell of a campaign, or with -m a sweep of cells.")
 
 
 def is_for_hydra() -> bool:
