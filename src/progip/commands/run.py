@@ -1,7 +1,6 @@
 """The Hydra application: run one cell of a campaign, or with -m a sweep of cells."""
 
 import logging
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -43,20 +42,8 @@ def job(cfg: DictConfig) -> None:
 
 
 def add(commands: Any) -> None:
-    """Make the command known to the help; it is Hydra's, see `is_for_hydra`."""
+    """Make the command known to the help; it is Hydra's, not argparse's."""
     commands.add_parser("run", help="Run one cell of a campaign, or with -m a sweep of cells.")
-
-
-def is_for_hydra() -> bool:
-    """Whether ``progip ...`` is ``progip run ...``, which then looks like ``run.py ...``.
-
-    Also where the shell asks what can follow ``progip run``: Hydra knows no such word.
-    """
-    if sys.argv[1:2] == ["run"]:
-        sys.argv = [f"{sys.argv[0]} run", *sys.argv[2:]]
-        return True
-    os.environ["COMP_LINE"] = os.environ.get("COMP_LINE", "").replace(" run ", " ", 1)
-    return sys.argv[1:2] == ["-sc"]
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.stats import norm, rankdata
-from sklearn.metrics import roc_auc_score
 
 from progip.errors import ProgipError
 from progip.statistics.intervals import check_confidence
@@ -28,6 +27,8 @@ def auroc(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
     >>> round(auroc([3, 2, 1], [0, 1]), 4)
     0.9167
     """
+    from sklearn.metrics import roc_auc_score  # half a second, which only reports need to wait
+
     id_, ood = _scores(id_scores, "ID"), _scores(ood_scores, "OOD")
     ranks = rankdata(np.concatenate([id_, ood]), method="dense").astype(np.float64)
     truth = np.repeat([1, 0], [len(id_), len(ood)])
