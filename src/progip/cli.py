@@ -22,6 +22,7 @@ COMMANDS = {
     "explain": "explain",
     "explain-errors": "explain",
     "train": "train",
+    "students": "students",
     "attack": "attack",
     "runtime": "runtime",
     "import-faults": "faults",

@@ -10,8 +10,8 @@ from progip.config.search_path import CAMPAIGNS, CONF, own_folders
 from progip.errors import ProgipError
 from progip.launching.launched import program
 
-#: groups that other commands read: `progip attack`, `progip train`
-ELSEWHERE = ("attack", "recipe")
+#: groups that other commands read: `progip attack`, `progip train`, `progip students`
+ELSEWHERE = ("attack", "recipe", "students", "students.procedure")
 
 _TEXT = """\
 {program}: run one cell of a campaign, or with -m a sweep of cells.

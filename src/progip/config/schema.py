@@ -13,6 +13,7 @@ from progip.config.search_path import ProgipSearchPath
 from progip.datasets.base import Dataset
 from progip.fault_models.base import FaultModel
 from progip.models.base import Model
+from progip.models.dynamic.space import Space
 from progip.models.heads.base import Head
 from progip.number_formats.base import NumberFormat
 from progip.ood_methods.base import OODMethod
@@ -20,6 +21,8 @@ from progip.outcomes.base import Outcome
 from progip.protections.base import Protection
 from progip.sampling.base import SamplingPlan
 from progip.stopping.base import StoppingRule
+from progip.students.procedures import Procedure
+from progip.students.stages import Training
 
 GROUPS: dict[str, type] = {
     "model": Model,
@@ -35,7 +38,10 @@ GROUPS: dict[str, type] = {
     "stopping": StoppingRule,
 }
 #: options of a group that are components of their own, chosen like groups: ``model.head=linear``
-PARTS: dict[type, dict[str, type]] = {Model: {"head": Head}}
+PARTS: dict[type, dict[str, type]] = {
+    Model: {"head": Head},
+    Training: {"space": Space, "procedure": Procedure},
+}
 
 
 @dataclass
@@ -91,11 +97,19 @@ class AttackSchema(Schema):
     attack: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class StudentsSchema(AttackSchema):
+    """The same for ``python -m progip students``: how students are trained."""
+
+    students: dict[str, Any] = field(default_factory=dict)
+
+
 def register() -> None:
     """Make the schema known to Hydra under the name ``schema``, and where YAML files are found."""
     Plugins.instance().register(ProgipSearchPath)
     ConfigStore.instance().store(name="schema", node=Schema)
     ConfigStore.instance().store(name="attack_schema", node=AttackSchema)
+    ConfigStore.instance().store(name="students_schema", node=StudentsSchema)
     OmegaConf.register_new_resolver("unless", _unless, replace=True)
 
 

@@ -33,10 +33,12 @@ class DynamicNetwork(nn.Module):
             if name.endswith("depthwise"):
                 for side in sides[:-1]:
                     self.matrices[_matrix(name, side)] = nn.Parameter(torch.eye(side**2))
+        self.active: Architecture | None = None  # the student that ``forward`` computes
         self._empty: dict[str, nn.Module] = {}  # students without weights, by architecture
 
     def forward(self, images: Tensor, architecture: Architecture | None = None) -> Tensor:
-        """Logits (n, classes) of a student; None: of the largest."""
+        """Logits (n, classes) of a student; None: of the active one, or of the largest."""
+        architecture = architecture or self.active
         if architecture is None:
             logits: Tensor = self.largest(images)
             return logits
