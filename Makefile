@@ -25,7 +25,7 @@ BENCH_DATA = $(if $(PROGIP_DATA),--weights $(abspath $(PROGIP_DATA))/weights \
 .PHONY: help demo test test-all check docs smoke ready sample-data paper-weights tables table-base table-overall table-passes \
     table-runtime table-sample table-paper figures figure-passes figure-vulnerability figure-bits \
     figure-rates figure-rates-sample sdc-campaigns table-sdc figure-scm table-loss table-text-guided smoke-architectures \
-    figure-tradeoff figure-scores figure-precision figure-weights figure-formats table-format-accuracy table-bounded table-toolbox figure-bounded bounded-campaigns \
+    figure-tradeoff figure-scores figure-precision figure-weights figure-formats table-format-accuracy table-bounded table-toolbox table-detectors figure-bounded bounded-campaigns \
     slurm-test bench bench-bookkeeping clean
 
 help:  ## list the targets
@@ -193,6 +193,14 @@ figure-bounded: bounded-campaigns  ## the same as curves, and under bit errors o
 	$(REPORT) outputs/bounded > /dev/null
 	$(REPORT) outputs/bounded_activations
 	@ls outputs/bounded*/report/rates.svg
+
+DETECTORS := resnet20 densenet
+
+table-detectors: $(VENV)/.base sample-data  ## ProGIP, Ranger, open-set scores, FACER-like on the same faults: PROGIP_DATA=FOLDER
+	for campaign in $(DETECTORS); do \
+	    PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) detectors_$$campaign $(if $(RUNS),runs=$(RUNS)) || exit 1; \
+	done
+	$(REPORT) outputs/detectors
 
 SDC := sdc_mobilenet_v2 sdc_squeezenet1_0 sdc_resnet56_cifar100
 
