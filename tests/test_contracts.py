@@ -78,7 +78,8 @@ def test_protections(name: str) -> None:
         with pytest.raises(ProgipError, match="has learnt nothing yet"):
             check_protection(protection)
         runs = {"layer_traces": np.random.default_rng(0).normal(0, 1, (90, 3)).astype(np.float32)}
-        protection.learn(runs, np.arange(90) % 2 * FAULT, Checkpoint(None))
+        labels = np.arange(90) % 3  # clean, OOD, fault
+        protection.learn(runs, labels, labels == FAULT, Checkpoint(None))
         check_protection(protection)
     else:
         check_protection(protection)

@@ -23,6 +23,7 @@ from progip.datasets.base import Images
 from progip.datasets.digits import Digits
 from progip.datasets.pairing import population_split
 from progip.errors import ProgipError
+from progip.protections.supervised import FAULT
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 EVALUATED_BITS = [0, 29, 31]
@@ -195,10 +196,8 @@ def test_leakage_is_refused(tmp_path: Path, more: list[str], message: str) -> No
 def test_both_executors_learn_and_judge_the_same(tmp_path: Path, seen: Seen) -> None:
     found = []
     for executor in ("incremental", "reference"):
-        for folder in (tmp_path / "learnt").glob("*"):  # learn anew
-            (folder / "state.safetensors").unlink()
-            for part in folder.rglob("part-*"):
-                part.unlink()
+        for kept in [*tmp_path.glob("learnt/*/state.*"), *tmp_path.glob("training_runs/*/part-*")]:
+            kept.unlink()  # learn anew
         found.append(run(tmp_path / executor, f"executor={executor}", *WITH_OOD))
     assert len(seen.plans) == 4  # two populations each
     one, other = (rows(folder) for folder in found)
@@ -219,7 +218,9 @@ def test_what_is_learnt_is_kept_and_shared_by_passes(tmp_path: Path, seen: Seen)
     assert len(hashes) == 1
     run(tmp_path / "other", "protection.seed=1")
     assert len(seen.plans) == 2
-    assert len(list((tmp_path / "learnt").iterdir())) == 2
+    run(tmp_path / "third", "protection.hidden=3")  # other learning, of the same runs
+    assert len(seen.plans) == 2
+    assert len(list((tmp_path / "learnt").iterdir())) == 3
 
 
 def test_an_interrupted_training_campaign_goes_on(
@@ -228,14 +229,14 @@ def test_an_interrupted_training_campaign_goes_on(
     monkeypatch.setattr(training, "BLOCK", 50)
     cell = cell_settings(composed([*SMALL, *WITH_OOD], CONF))
     campaign = TrainingCampaign(cell, prepare(cell.subject), cell.protection)  # type: ignore[arg-type]
-    folder = tmp_path / "whole"
-    folder.mkdir()
-    whole, labels = campaign.rows(folder)
+    whole, labels, hit = campaign.rows()
     assert [len(plan) for plan in seen.plans] == [50, 10, 50, 10]
-    parts: list[Path] = sorted(folder.rglob("part-*"))
-    parts[1].unlink()  # as if stopped before it
-    parts[2].write_bytes(b"torn")
-    resumed, again = campaign.rows(folder)
+    assert not (labels[~hit] == FAULT).any()
+    assert hit.sum() == 120  # the other rows are the clean images
+    known, unknown = (sorted(campaign.folder(p, 60).glob("part-*")) for p in ("id", "ood"))
+    known[1].unlink()  # as if stopped before it
+    unknown[0].write_bytes(b"torn")
+    resumed, again, _ = campaign.rows()
     assert [len(plan) for plan in seen.plans[4:]] == [10, 50]
     assert np.array_equal(labels, again)
     assert all(np.array_equal(whole[name], resumed[name], equal_nan=True) for name in whole)

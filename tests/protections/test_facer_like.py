@@ -39,7 +39,7 @@ def traces(seed: int) -> tuple[np.ndarray, np.ndarray]:
 def taught(checkpoint: Checkpoint | None = None, **options: Any) -> FacerLike:
     protection = FacerLike(name="facer_like", **{"epochs": 6, "hidden": 16, **options})
     rows, labels = traces(0)
-    protection.learn({COLUMN: rows}, labels, checkpoint or Checkpoint(None))
+    protection.learn({COLUMN: rows}, labels, labels == FAULT, checkpoint or Checkpoint(None))
     return protection
 
 
@@ -55,6 +55,21 @@ def test_inputs_are_standardised_by_clean_rows_clipped_and_flagged() -> None:
     assert found[:, :-1] == pytest.approx(expected, abs=1e-4)
     assert np.array_equal(found[:, -1], wrong.any(1).astype(np.float32))
     assert found[:, -1].sum() == 2
+
+
+def test_harmless_faults_that_blow_up_traces_leave_clean_rows_apart() -> None:
+    rows, labels = traces(0)
+    hit = labels == FAULT
+    hit[:50] = True  # of the clean label: they changed no outcome
+    rows[:50, 2] = 1e30
+    protection = FacerLike(name="facer_like", epochs=6, hidden=16)
+    protection.learn({COLUMN: rows}, labels, hit, Checkpoint(None))
+    assert protection._network is not None
+    expected = StandardScaler().fit(rows[~hit & (labels == CLEAN)].astype(np.float64))
+    inputs = protection._network.inputs(torch.tensor(rows[60:500])).numpy()[:, :-1]
+    assert inputs == pytest.approx(expected.transform(rows[60:500].astype(float)), abs=1e-4)
+    clean = traces(3)[0][: ROWS - 300]
+    assert len(np.unique(protection.anomaly(clean))) > 500
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -161,4 +176,4 @@ def test_a_class_without_a_row_is_named() -> None:
     rows, _ = traces(0)
     protection = FacerLike(name="facer_like")
     with pytest.raises(ProgipError, match="no run of its training is of class 1 of 2"):
-        protection.learn({COLUMN: rows}, np.zeros(ROWS, dtype=int), Checkpoint(None))
+        protection.learn({COLUMN: rows}, *np.zeros((2, ROWS), dtype=int), Checkpoint(None))

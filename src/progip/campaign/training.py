@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from progip import records
 from progip.analysis.kinds import kinds_of
 from progip.campaign.columns import execution_schema
 from progip.campaign.execution import observed_table
 from progip.campaign.held_out import PASS, HeldOut
-from progip.campaign.judge import golden_evidence, runs_of
+from progip.campaign.judge import faulty_evidence, golden_evidence, runs_of
 from progip.campaign.settings import CellSettings
 from progip.campaign.settings_identity import identity
 from progip.campaign.subject import Subject
@@ -32,6 +32,7 @@ from progip.errors import ProgipError
 from progip.fault_models.base import Site
 from progip.fault_models.single_bit_flip import SingleBitFlip
 from progip.outcomes.base import Context
+from progip.protections.base import Evidence
 from progip.protections.supervised import CLEAN, FAULT, OOD, Supervised
 from progip.storage import store
 from progip.storage.content_cache import cache_folder, code_digest, content_key
@@ -70,9 +71,9 @@ def learn(settings: CellSettings, subject: Subject) -> None:
             return
         except (FileNotFoundError, SafetensorError):  # a damaged file is made anew
             pass
-        runs, labels = campaign.rows(folder)
+        runs, labels, hit = campaign.rows()
         checkpoint = Checkpoint(folder / "training.checkpoint.pt")
-        protection.learn(runs, labels, checkpoint)
+        protection.learn(runs, labels, hit, checkpoint)
         write_whole(path, lambda draft: save_file(protection.state(), draft))
         checkpoint.remove()
 
@@ -133,13 +134,10 @@ class TrainingCampaign:
             "code": [tested.code, code_digest(components)],
         }
 
-    def rows(self, folder: Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Evidence and labels of every clean image and of every run.
-
-        Args:
-            folder: keeps executed runs, so that an interrupted campaign goes on.
-        """
-        parts, labels = [], []
+    def rows(self) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """Evidence and labels of every clean image and of every run, and which rows are runs."""
+        parts: list[Evidence] = []
+        labels, hit = [], []
         watches = self.protection.watches
         share = self.protection.runs // len(self.chosen)
         for population, chosen in self.chosen.items():
@@ -152,23 +150,20 @@ class TrainingCampaign:
             clean = golden_evidence(golden)
             parts.append({name: clean[name] for name in watches})
             labels.append(np.full(len(golden), _LABEL[population]))
-            place = folder / population
-            place.mkdir(exist_ok=True)
-            for table in self._executed(population, golden, share, place):
-                faulty = {n: f"faulty_{n}" for n in watches}
-                held = table.schema.names
-                parts.append(
-                    {n: records.values(table[f if f in held else n]) for n, f in faulty.items()}
-                )
+            hit.append(np.zeros(len(golden), dtype=bool))
+            for table in self._executed(population, golden, share):
+                parts.append(faulty_evidence(table, watches))
                 failed = self._critical(table, population)
                 labels.append(np.where(failed, FAULT, _LABEL[population]))
+                hit.append(np.ones(len(table), dtype=bool))
         every = np.concatenate(labels)
         counted = dict(zip(("clean", "OOD", "fault"), np.bincount(every, minlength=3), strict=True))
         log.info(
             "protection %s: learns from %s rows", self.protection.name,
             ", ".join(f"{count:,} {name}" for name, count in counted.items()),
         )  # fmt: skip
-        return {n: np.concatenate([p[n] for p in parts]) for n in watches}, every
+        together = {n: np.concatenate([p[n] for p in parts]) for n in watches}
+        return together, every, np.concatenate(hit)
 
     def plan(self, population: str, start: int, stop: int, runs: int) -> pa.Table:
         """``records.PLAN`` of runs start..stop-1: images in turn, so that few are met at once."""
@@ -179,8 +174,32 @@ class TrainingCampaign:
         place = plan.schema.get_field_index("sample_index")
         return plan.set_column(place, plan.schema.field(place), pa.array(turn))
 
-    def _executed(self, population: str, golden: pa.Table, runs: int, folder: Path) -> Any:
+    def folder(self, population: str, runs: int) -> Path:
+        """Keeps executed runs, for a campaign that goes on, and for others that need the same."""
+        tested = self.subject.tested
+        content = {
+            **tested.identity,
+            "layers": [list(site.key) for site in self.sites],
+            "bits": self.held_out.bits,
+            "images": self.chosen[population].fingerprint(),
+            "seed": self.protection.seed,
+            "plan": [population, runs],
+            "code": [tested.code, code_digest([])],
+        }
+        key = content_key(content, self.images[population][:1], tested.batch_size)
+        folder = cache_folder("training_runs") / key
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _executed(self, population: str, golden: pa.Table, runs: int) -> Iterator[pa.Table]:
         """The executed runs of a population, in blocks, from files where they are there."""
+        folder = self.folder(population, runs)
+        with FileLock(folder / ".lock"):
+            yield from self._blocks(population, golden, runs, folder)
+
+    def _blocks(
+        self, population: str, golden: pa.Table, runs: int, folder: Path
+    ) -> Iterator[pa.Table]:
         tested, labels = self.subject.tested, self.chosen[population].labels
         images, schema = self.images[population], execution_schema(self.settings)
         executor: IncrementalExecutor | ReferenceExecutor | None = None

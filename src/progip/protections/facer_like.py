@@ -11,7 +11,7 @@ from torch import Tensor
 
 from progip.errors import ProgipError
 from progip.protections.base import Evidence, Judgement, first_alarm
-from progip.protections.supervised import OOD, Supervised
+from progip.protections.supervised import CLEAN, OOD, Supervised
 from progip.protections.trace_network import TraceNetwork
 from progip.records import POPULATIONS
 from progip.storage.whole_files import Checkpoint
@@ -27,7 +27,7 @@ class FacerLike(Supervised):
     learns from examples of both, is said of it in the ProGIP publication. All else is a reading
     made here, along its predecessor (Schorn, Guntoro, Ascheid, SAFECOMP 2018): the mean over space
     of every channel of some layers in the first forward pass (probe ``layer_traces``) is
-    standardised by clean ID training images, clipped to +-10, and given to a network with one
+    standardised by fault-free ID training images, clipped to +-10, and given to a network with one
     hidden layer. A trace that is not finite counts as 10, sets one more input, and always raises
     the alarm. Any other alarm is raised where the log-odds of an anomaly exceed a quantile of
     clean calibration images. It sees no fault of the backward or the second forward pass.
@@ -82,13 +82,15 @@ class FacerLike(Supervised):
     def calibrated_on(self) -> tuple[str, ...]:
         return ("id",) if self.calibrate_on == "id" else POPULATIONS
 
-    def learn(self, runs: Evidence, labels: np.ndarray, checkpoint: Checkpoint) -> None:
+    def learn(
+        self, runs: Evidence, labels: np.ndarray, hit: np.ndarray, checkpoint: Checkpoint
+    ) -> None:
         merged = labels if self.classes == 3 else np.minimum(labels, OOD)
         self._network = TraceNetwork.trained(
             self.name,
             runs[COLUMN],
             merged,
-            clean=labels < OOD,
+            clean=(labels == CLEAN) & ~hit,
             classes=self.classes,
             hidden=self.hidden,
             epochs=self.epochs,

@@ -82,12 +82,16 @@ class Supervised(Protection):
         return None if isinstance(made, NoImages) else made
 
     @abstractmethod
-    def learn(self, runs: Evidence, labels: np.ndarray, checkpoint: Checkpoint) -> None:
+    def learn(
+        self, runs: Evidence, labels: np.ndarray, hit: np.ndarray, checkpoint: Checkpoint
+    ) -> None:
         """Learn to tell faults.
 
         Args:
             runs: the columns ``watches`` of n executions.
             labels: (n,) ``CLEAN``, ``OOD`` or ``FAULT``.
+            hit: (n,) bool, executions with a fault. With ``label_by: critical`` those that a fault
+                leaves right are labelled as their image is, whatever it did to their values.
             checkpoint: what an interrupted training on the same rows left, and where this one
                 leaves what it has. With it, what is learnt is that of a training that ran through.
         """

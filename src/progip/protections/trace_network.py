@@ -78,7 +78,8 @@ class TraceNetwork:
         Args:
             traces: (n, D) float32.
             labels: (n,) from 0 to ``classes`` - 1.
-            clean: (n,) bool, the rows to standardise by.
+            clean: (n,) bool, the rows to standardise by: faults that change no outcome may still
+                blow up a trace, and a deviation of theirs would make all clean rows alike.
             checkpoint: with it, an interrupted training ends as one that ran through.
 
         Raises:

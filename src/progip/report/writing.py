@@ -14,6 +14,7 @@ from progip.report.rendering.latex import to_latex
 from progip.report.rendering.page import to_html
 from progip.report.rendering.text import to_markdown, to_text
 from progip.report.sections.breakdown import base_section, pass_section
+from progip.report.sections.detectors import detectors_section
 from progip.report.sections.error_rates import rates_section
 from progip.report.sections.fit import fit_section
 from progip.report.sections.heads import heads_section
@@ -130,6 +131,7 @@ def build_sections(campaign: Campaign, measured: Sequence[Section] = ()) -> list
         if len(single.cells) or builder not in OF_SINGLE
     ]
     optional = (
+        detectors_section(campaign),
         sdc_section(campaign),
         scm_section(campaign),
         heads_section(campaign),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from progip.analysis.campaign import SETTING, Campaign, by_group
 from progip.report.figures.base import Absent, Figure
 from progip.report.figures.bits import bits
+from progip.report.figures.detection import detection
 from progip.report.figures.error_rates import rates
 from progip.report.figures.explained import explained
 from progip.report.figures.number_formats import number_formats
@@ -19,7 +20,16 @@ from progip.report.figures.vulnerability import vulnerability
 
 #: what a figure is made by: (campaign, setting) -> figures, or why there is none
 Builder = Callable[[Campaign, tuple[str, ...]], list[Figure | Absent]]
-BUILDERS: tuple[Builder, ...] = (overview, passes, vulnerability, bits, tradeoff, scores, precision)
+BUILDERS: tuple[Builder, ...] = (
+    overview,
+    passes,
+    vulnerability,
+    bits,
+    tradeoff,
+    detection,
+    scores,
+    precision,
+)
 
 
 def build_figures(campaign: Campaign) -> list[Figure | Absent]:
@@ -41,6 +51,7 @@ __all__ = [
     "Figure",
     "bits",
     "build_figures",
+    "detection",
     "explained",
     "number_formats",
     "overview",

@@ -60,6 +60,15 @@ _KNOWN = {
     "ranger_published": Look(ORANGE, "^", ":"),
     "ranger_zero": Look(PURPLE, "P", (0, (3, 1, 1, 1))),
     "gradient_statistics": Look(GREEN, "s", (0, (5, 1))),
+    "open_set": Look(GREEN, "v", "-"),
+    "open_set_energy": Look(GREEN, "<", "--"),
+    "open_set_msp": Look(GREEN, ">", ":"),
+    "open_set_distance": Look(ORANGE, "h", "-"),
+    "open_set_openmax": Look(ORANGE, "p", "--"),
+    "open_set_detector": Look(BLACK, "x", ":"),
+    "facer_like": Look(PURPLE, "P", "-"),
+    "facer_like_ood": Look(PURPLE, "*", "--"),
+    "facer_like_three": Look(PURPLE, "X", ":"),
 }
 _OTHERS = (
     Look(GREEN, "v", (0, (5, 1))),
