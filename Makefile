@@ -5,6 +5,8 @@ VENV ?= .venv
 CAMPAIGN ?= overall
 RUNS ?=
 SECONDS ?= 60
+# of CAMPAIGN=paper_cifar10: densenet_bc_100_12 or resnet34 (empty: both)
+NETWORK ?=
 # of figure-weights, figure-formats, table-bounded: fault maps a cell, test images (empty: the file's own)
 MAPS ?=
 IMAGES ?=
@@ -12,7 +14,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python run.py --config-dir campaigns --config-name
 REPORT := $(BIN)/python -m progip report
 SAMPLE = PROGIP_DATA=$(abspath $(PROGIP_DATA))
-TABLES = $(if $(PROGIP_DATA),$(SAMPLE)) $(RUN) $(CAMPAIGN)
+TABLES = $(if $(PROGIP_DATA),$(SAMPLE)) $(RUN) $(CAMPAIGN) $(if $(NETWORK),network=$(NETWORK))
 OUTPUT = outputs/$(patsubst paper_%,paper,$(patsubst sample_%,sample,$(CAMPAIGN)))
 WEIGHTS := $(patsubst %,outputs/weights/%-cifar10.safetensors,densenet_bc_100_12 resnet34)
 RUNTIME = PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(BIN)/python -m progip runtime --beside --seconds $(SECONDS)
@@ -68,7 +70,7 @@ tables: table-base figures table-runtime  ## all published tables and figures; C
 
 # what the campaign needs and is not here, in one message, before anything starts
 ready: $(VENV)/.base $(if $(filter sample_% paper_%,$(CAMPAIGN)),sample-data) \
-    $(if $(filter paper_resnet34,$(CAMPAIGN)),paper-weights)
+    $(if $(filter paper_%,$(CAMPAIGN)),paper-weights)
 ifeq ($(CAMPAIGN),overall)
 	@missing=$$(ls $(WEIGHTS) 2>&1 >/dev/null | wc -l); if [ $$missing -gt 0 ]; then \
 	    echo "error: $$missing of 2 weight files are missing: $(WEIGHTS). Train them with" \
@@ -83,10 +85,10 @@ sample-data:
 	        "'make tables CAMPAIGN=demo' needs nothing" >&2; exit 1; fi
 
 paper-weights:
-	@if [ ! -f outputs/weights/resnet34-cifar10.safetensors ]; then \
+	@if [ "$(NETWORK)" != densenet_bc_100_12 ] && [ ! -f outputs/weights/resnet34-cifar10.safetensors ]; then \
 	    echo "error: outputs/weights/resnet34-cifar10.safetensors is missing. Train it, on a CPU in" \
 	        "hours: 'python -m progip train model=resnet34 dataset=cifar10 recipe=fast' (docs/data.md);" \
-	        "the other half needs no training: 'make table-overall CAMPAIGN=paper_densenet'" >&2; exit 1; fi
+	        "the other half needs no training: NETWORK=densenet_bc_100_12" >&2; exit 1; fi
 
 table-base: ready  ## published table: base metrics; CAMPAIGN= chooses the campaign file
 	$(TABLES) name=base_$(CAMPAIGN) runs=1 pass=first_forward population=id protection=none
@@ -130,10 +132,8 @@ table-sample: $(VENV)/.base sample-data  ## CIFAR-10 networks on a sample of ima
 	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) sample_densenet
 	$(REPORT) --beside outputs/sample
 
-table-paper: $(VENV)/.base sample-data paper-weights  ## published tables at their size, full CIFAR-10 test set: PROGIP_DATA=FOLDER; days
-	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) paper_densenet $(if $(RUNS),runs=$(RUNS))
-	PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) paper_resnet34 $(if $(RUNS),runs=$(RUNS))
-	$(REPORT) --beside outputs/paper
+table-paper:  ## published tables at their size, full CIFAR-10 test set: PROGIP_DATA=FOLDER NETWORK=; days
+	$(MAKE) table-overall CAMPAIGN=paper_cifar10
 
 figure-rates: $(VENV)/.base  ## published figures: accuracy against error rate (needs data, weights)
 	for campaign in rates_resnet18 rates_vgg16 rates_resnet34; do \

@@ -37,14 +37,15 @@ def test_every_campaign_builds_its_cells(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "weights"),
+    ("network", "weights"),
     [
-        ("paper_densenet", "data/weights/densenet_bc_100_12_cifar10_lab.pth"),
-        ("paper_resnet34", "root/outputs/weights/resnet34-cifar10.safetensors"),
+        ("densenet_bc_100_12", "data/weights/densenet_bc_100_12_cifar10_lab.pth"),
+        ("resnet34", "root/outputs/weights/resnet34-cifar10.safetensors"),
     ],
 )
-def test_the_published_size(name: str, weights: str) -> None:
-    settings = cell_settings(composed([], ROOT / "conf", campaign=name))
+def test_the_published_size(network: str, weights: str) -> None:
+    chosen = composed([f"network={network}"], ROOT / "conf", campaign="paper_cifar10")
+    settings = cell_settings(chosen)
     subject, known, unknown = (
         settings.subject,
         settings.subject.dataset,
@@ -59,7 +60,8 @@ def test_the_published_size(name: str, weights: str) -> None:
     assert (unknown.test, unknown.calibration, unknown.limit) == (
         "tiny_imagenet/test_resize32_nearest_4000.npz", 1000, None,
     )  # fmt: skip
-    assert OmegaConf.load(ROOT / "campaigns" / f"{name}.yaml").hydra.sweeper.params == {
+    assert OmegaConf.load(ROOT / "campaigns" / "paper_cifar10.yaml").hydra.sweeper.params == {
+        "network": "densenet_bc_100_12,resnet34",
         "ood_method": "odin,mahalanobis",
         "pass": "first_forward,backward,second_forward",
         "population": "id,ood",
