@@ -135,9 +135,18 @@ class Beyond(Iterated):
         return images + 2 * self.epsilon
 
 
+class Lost(Beyond):
+    """Divides by a gradient of zero."""
+
+    def perturbed(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        return images * torch.nan
+
+
 def test_an_attack_beyond_its_budget_is_refused(network: PixelNetwork, pixels: Tensor) -> None:
     with pytest.raises(ProgipError, match="'far' changed a pixel by 16"):
         robustness(network, pixels, network(pixels).argmax(1), Beyond(name="far"))
+    with pytest.raises(ProgipError, match="'lost' changed a pixel by nan"):
+        robustness(network, pixels, network(pixels).argmax(1), Lost(name="lost"))
 
 
 @pytest.mark.parametrize(
