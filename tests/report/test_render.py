@@ -21,7 +21,7 @@ CSVS = (
     "provenance",
 )
 PAGES = ("report.html", "report.md", "report.tex")
-CSVS += ("published", "summary", "opening", "ranked_bits", "map")
+CSVS += ("published", "summary", "opening", "ranked_bits", "map", "detectors")
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_nan_dominant_passes_are_marked(full: Path) -> None:
 def test_files(full: Path) -> None:
     write_report(full)
     # the others need clean evidence
-    drawn = ("overview", "passes", "vulnerability", "bits", "precision")
+    drawn = ("overview", "passes", "vulnerability", "bits", "detection", "precision")
     assert {path.name for path in (full / "report").iterdir()} == {
         *PAGES,
         *(f"{name}.csv" for name in CSVS),

@@ -12,16 +12,17 @@ BY = list(dict.fromkeys((*SETTING, *DETECTOR)))
 #: share of false alarms on clean ID images at which curves are compared
 MOST = 0.01
 RATES = {
-    "failures detected": "overall_accuracy",
+    "detected": "overall_accuracy",
     "clean ID": "clean_id_alarm_rate",
     "clean OOD": "clean_ood_alarm_rate",
-    "harmless faults": "harmless_alarm_rate",
+    "harmless": "harmless_alarm_rate",
 }
-AT = f"detected at {100 * MOST:g} % clean ID"
-HEADERS = ["protection", *(h for name in RATES for h in (name, "n")), AT]
+AT = f"at {100 * MOST:g} % ID"
+HEADERS = ["protection", *RATES, AT]
 READING = (
     "Failures detected, and false alarms on clean ID images, on clean OOD images and in harmless "
-    "faults, in % with 95 % intervals; all passes and both populations together. The last column "
+    "faults, in % with 95 % intervals; all passes and both populations together. The last column, "
+    "detection, "
     f"moves the limits of each protection together until at most {100 * MOST:g} % of the clean ID "
     "evaluation images raise an alarm, so that protections are compared at the same price; the "
     "limit is chosen on the images that it is counted on. A dash: its limits cannot be moved."
@@ -59,10 +60,9 @@ def _block(key: tuple[str, ...], group: pd.DataFrame) -> Block:
     setting = setting_title(tuple(names[name] for name in SETTING))
     rows = []
     for _, row in group.iterrows():
-        line = [row["protection"]]
-        for counted in RATES.values():
-            line += [layout.with_interval(row, counted), layout.size(row, counted)]
-        rows.append([*line, _at(row)])
+        rates = [layout.with_interval(row, counted) for counted in RATES.values()]
+        rows.append([row["protection"], *rates, _at(row)])
+        rows.append(["· n", *(layout.size(row, counted) for counted in RATES.values()), ""])
     return Block(f"{title}: {setting}", HEADERS, rows)
 
 
