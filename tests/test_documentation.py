@@ -142,7 +142,7 @@ def test_detectors_are_plain_classes(network: nn.Module, images: torch.Tensor) -
 def test_a_guarded_detector_in_five_lines(
     network: nn.Module, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, keeping, of_campaign = blocks("docs/deploying.md", "python")
+    source, keeping, of_campaign, learning = blocks("docs/deploying.md", "python")
     batches = [(images, torch.arange(40) % 4)]
     names = {"network": network, "images": images, "batches": batches}
     names |= {"held_out": images[:20], "outliers": 2 * images[20:]}
@@ -157,6 +157,10 @@ def test_a_guarded_detector_in_five_lines(
     monkeypatch.chdir(ROOT)
     exec(of_campaign, names)
     assert names["detector"].protection.score_side == "both"  # type: ignore[attr-defined]
+    small = '"protection.runs=200", "protection.label_by=any", "protection.epochs=1", "protection='
+    monkeypatch.setenv("PROGIP_CACHE", str(tmp_path / "cache"))
+    exec(learning.replace('"protection=', small, 1), names)
+    assert names["detector"].protection.state()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")

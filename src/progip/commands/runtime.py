@@ -53,6 +53,6 @@ def runtime(arguments: argparse.Namespace) -> None:
             for name in arguments.protections
         ]
         for batch in arguments.batches:
-            measured = measure_runtime(cell_settings(cfg).subject, protections, batch, effort)
+            measured = measure_runtime(cell_settings(cfg), protections, batch, effort)
             print(write_runtime(arguments.out, measured))
     print(f"\n{write_table(arguments.out, arguments.beside)}")

@@ -1,6 +1,6 @@
 """Makes a guarded detector: fits the method, profiles ranges and sets every threshold."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 import numpy as np
@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from progip import records
 from progip.campaign.judge import golden_evidence
-from progip.campaign.subject import Subject
+from progip.campaign.settings import CellSettings
+from progip.campaign.subject import Subject, prepare
 from progip.campaign.thresholds import TRUE_POSITIVE_RATE
+from progip.campaign.training import learn
 from progip.deploy.detector import GuardedDetector, check_images
 from progip.deploy.protecting import protected_network
 from progip.engine.observe import golden_table
@@ -19,9 +21,11 @@ from progip.engine.ranges import profiling
 from progip.errors import ProgipError
 from progip.models.checking import check_layers, check_repeatable
 from progip.ood_methods.base import OODMethod
+from progip.probes import Probe
 from progip.probes.needs import check_needs, probes_for
 from progip.protections.base import Protection
 from progip.protections.correcting import Correcting
+from progip.protections.supervised import Supervised
 from progip.statistics import threshold_at_tpr
 
 
@@ -36,6 +40,7 @@ def guarded_detector(
     true_positive_rate: float = TRUE_POSITIVE_RATE,
     batch_size: int = 32,
     range_checks: str = "fused",
+    probes: Sequence[Probe] | None = None,
 ) -> GuardedDetector:
     """A detector with calibrated thresholds from a network and three sets of images.
 
@@ -51,17 +56,25 @@ def guarded_detector(
         true_positive_rate: share of the ID images whose verdict shall be ID.
         batch_size: in which calibration runs.
         range_checks: see ``GuardedDetector``.
+        probes: those that show what the protection needs; None makes them with their defaults.
 
     Raises:
-        ProgipError: an input does not fit, or clean scores or activations are not finite.
+        ProgipError: the protection has yet to learn, an input does not fit, or clean scores or
+            activations are not finite.
     """
     if network.training:
         raise ProgipError("guarded detector: call network.eval() first")
     check_images("id_images", id_images)
     if ood_images is not None:
         check_images("ood_images", ood_images)
-    probes = probes_for(protection.watches, method.evidence)
+    probes = probes_for(protection.watches, method.evidence) if probes is None else probes
     owner = f"protection '{protection.name}'"
+    if isinstance(protection, Supervised) and not protection.state():
+        raise ProgipError(
+            f"{owner} learns from faults, and nothing here injects any: give it what a campaign "
+            "has learnt (protection.load_state), or make the detector of the campaign itself with "
+            "guarded_cell (docs/deploying.md)"
+        )
     check_needs(owner, protection.watches, method.name, method.evidence, probes)
     learners = [probe for probe in probes if probe.learns]
     if isinstance(protection, Correcting) or learners:
@@ -107,6 +120,19 @@ def guarded_detector(
         range_checks=range_checks,
         probes=probes,
     )
+
+
+def guarded_cell(settings: CellSettings, range_checks: str = "fused") -> GuardedDetector:
+    """The detector of a campaign's cell; a protection that learns from faults is trained first.
+
+    What the campaign has learnt is taken from the cache where it is there.
+
+    Raises:
+        ProgipError: as a campaign would.
+    """
+    subject = prepare(settings.subject)
+    learn(settings, subject)
+    return guarded_subject(subject, settings.protection, range_checks)
 
 
 def guarded_subject(

@@ -3,21 +3,23 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from progip.campaign.settings import SubjectSettings
+from progip.campaign.settings import CellSettings
 from progip.campaign.subject import Subject, prepare
+from progip.campaign.training import learn
 from progip.deploy.calibration import guarded_subject
 from progip.deploy.detector import RANGE_CHECKS
 from progip.deploy.timing import Pairs, threads, timed_pairs
 from progip.errors import ProgipError
 from progip.protections.base import Protection
 from progip.protections.none import NoProtection
+from progip.protections.supervised import Supervised
 from progip.storage import provenance
 
 FOLDER = "runtime"
@@ -45,7 +47,7 @@ class Effort:
 
 
 def measure_runtime(
-    settings: SubjectSettings,
+    cell: CellSettings,
     protections: Sequence[Protection],
     batch: int,
     effort: Effort | None = None,
@@ -57,7 +59,8 @@ def measure_runtime(
     what the machine's noise leaves to see.
 
     Args:
-        settings: ``batch_size`` there is that of calibration; ``batch`` images are timed.
+        cell: its subject is timed (``batch_size`` there is that of calibration; ``batch`` images
+            are timed); its fault model tells what protections that learn from faults learn from.
 
     Returns:
         what `write_runtime` keeps: identity, machine, and the pairs in microseconds a call.
@@ -65,7 +68,7 @@ def measure_runtime(
     Raises:
         ProgipError: an argument leaves nothing to measure, or the subject cannot be prepared.
     """
-    effort = effort or Effort()
+    effort, settings = effort or Effort(), cell.subject
     if batch < 1:
         raise ProgipError(f"runtime: a batch of {batch} images; give at least 1")
     with threads(effort.threads, effort.pin):
@@ -75,6 +78,8 @@ def measure_runtime(
         baseline = guarded_subject(subject, nothing)
         contestants = {(BASELINE, ""): guarded_subject(subject, nothing)}
         for protection in protections:
+            if isinstance(protection, Supervised):
+                learn(replace(cell, protection=protection), subject)
             detector = guarded_subject(subject, protection)
             if not detector.checks_ranges:
                 contestants[protection.name, ""] = detector

@@ -1,6 +1,7 @@
 """A guarded detector as one file: what was learnt and calibrated, without the network's weights."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from progip.engine.ranges import RangeTable
 from progip.errors import ProgipError
 from progip.models.loading import weights_fingerprint
 from progip.ood_methods.base import OODMethod
+from progip.probes import probes_named
 from progip.probes.needs import probes_for
 from progip.protections.base import Protection
 from progip.protections.correcting import Correcting, learnt_by
+from progip.protections.supervised import Supervised
 
 KEY = "guarded_detector"
 SCHEMA_VERSION = 1
-PROTECTION = "protection/"  # before the names of what a correcting protection learnt
+PROTECTION = "protection/"  # before the names of what a protection learnt
 PROBE = "probe/{}/"  # before the names of what a probe learnt
 
 
@@ -37,11 +40,15 @@ def save_detector(detector: GuardedDetector, path: str | Path) -> None:
         "thresholds": detector.thresholds,
         "ood_threshold": detector.ood_threshold,
         "ranges": detector.ranges.to_json(),
+        "probes": [probe.label for probe in detector.probes],
     }
     state = {name: tensor.contiguous().cpu() for name, tensor in detector.method.state().items()}
+    learnt: Mapping[str, Tensor] = {}
     if isinstance(detector.protection, Correcting):
         learnt = learnt_by(detector.network).state
-        state |= {PROTECTION + name: tensor.contiguous().cpu() for name, tensor in learnt.items()}
+    elif isinstance(detector.protection, Supervised):
+        learnt = detector.protection.state()
+    state |= {PROTECTION + name: tensor.contiguous().cpu() for name, tensor in learnt.items()}
     for probe in detector.probes:
         state |= {
             PROBE.format(probe.name) + name: tensor.contiguous().cpu()
@@ -90,11 +97,15 @@ def load_detector(
                 "or calibrate again"
             )
     learnt = _taken(state, PROTECTION)
-    probes = probes_for(protection.watches, method.evidence)
+    # files of older versions know no options of probes
+    made = probes_named(content["probes"]) if "probes" in content else None
+    probes = probes_for(protection.watches, method.evidence, made)
     for probe in probes:
         probe.load_state(_taken(state, PROBE.format(probe.name)))
     if isinstance(protection, Correcting):
         network = protected_again(network, protection, learnt)
+    elif isinstance(protection, Supervised):
+        protection.load_state(learnt)
     method.load_state(state)
     return GuardedDetector(
         network,
