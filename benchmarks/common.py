@@ -14,6 +14,7 @@ import progip.engine  # noqa: F401  # first: it settles how matrix products are 
 # isort: split
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from progip.models.densenet import DenseNetBC
@@ -35,7 +36,18 @@ NETWORKS: dict[str, tuple[Callable[[], Any], str, list[float], list[float]]] = {
         [0.4914, 0.4822, 0.4465],
         [0.2023, 0.1994, 0.2010],
     ),
-    "resnet34": (lambda: ResNet(name="resnet34"), "", [0.5] * 3, [0.25] * 3),
+    "resnet56": (
+        lambda: CifarResNet(name="resnet56", depth=56),
+        "resnet56-4bfd9763.th",
+        [0.485, 0.456, 0.406],
+        [0.229, 0.224, 0.225],
+    ),
+    "resnet34": (
+        lambda: ResNet(name="resnet34"),
+        "resnet34_cifar10_short.safetensors",
+        [0.4914, 0.4822, 0.4465],
+        [0.2023, 0.1994, 0.2010],
+    ),
     "vgg16_bn": (lambda: VGG16BN(name="vgg16_bn"), "", [0.5] * 3, [0.25] * 3),
 }
 
@@ -47,9 +59,15 @@ def load(name: str, weights: Path | None) -> tuple[nn.Module, bool]:
     network = make().network()
     trained = weights is not None and bool(file) and (weights / file).is_file()
     if weights is not None and trained:
-        state = torch.load(weights / file, map_location="cpu", weights_only=True)
+        if file.endswith(".safetensors"):
+            state = load_file(weights / file)
+        else:
+            state = torch.load(weights / file, map_location="cpu", weights_only=True)
         state = state.get("state_dict", state)
-        network.load_state_dict({k.removeprefix("module."): v for k, v in state.items()})
+        state = {k.removeprefix("module."): v for k, v in state.items()}
+        network.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+        )
     return network.eval().requires_grad_(False), trained
 
 

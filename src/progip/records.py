@@ -106,6 +106,17 @@ FAULT = pa.schema(
     ]
 )
 
+#: what weighted termination adds to a run.
+ROULETTE = pa.schema(
+    [
+        ("roulette", pa.float64()),  # what it counts: 1; 0 where it was ended; else 1 / probability
+        ("change_at_fault", pa.float32()),  # over the largest magnitude there; NaN: not measured
+        ("change_at_logits", pa.float32()),  # the same; NaN: none, or not measured
+    ]
+)
+#: and to its judgement: the alarm of the image's fault-free execution
+CLEAN_ALARM = pa.field("clean_alarm", pa.bool_())
+
 #: what one protection said.
 ALARM = pa.schema([("alarm", pa.bool_()), ("alarm_stage", pa.string())])  # "" = no alarm
 

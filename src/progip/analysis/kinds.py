@@ -95,6 +95,17 @@ class Kinds:
             result |= columns[name].astype(np.int64) << place
         return result
 
+    def clean(self, category: NDArray[np.int64], alarm: Mask) -> NDArray[np.int64]:
+        """The categories of the same rows without their faults: no event, and the clean alarm."""
+        events = sum(
+            1 << place for place in {self.flags.index(e.flag) for e in self.declared.events}
+        )
+        place = self.flags.index(ALARM)
+        found: NDArray[np.int64] = (
+            category & ~events & ~(1 << place) | alarm.astype(np.int64) << place
+        )
+        return found
+
     def odd(self, columns: Mapping[str, NDArray]) -> str:
         """What makes no sense in the flags of some rows, in words; "" for nothing."""
         for event in self.declared.events:

@@ -161,6 +161,8 @@ def _observed(
     swept = "faulty_top2diff" in {measure.column for measure in measures}
     more = [name for m in measures for name in (m.column, m.minus, m.base) if name]
     more += ["faulty_class", "label"] if swept else []
+    ended = bool((folder.manifest.get("sampling") or {}).get("roulette"))
+    more += ["roulette"] if ended else []
     columns = tuple(dict.fromkeys((*COLUMNS, *kinds.flags, "layer", "bit", *_KEPT, *more)))
     sweep = np.zeros(len(TOP2DIFF) + 2, np.int64) if swept else None
     scores, failing_scores = np.zeros((2, SCORE_BINS + 2), np.int64)
@@ -180,7 +182,10 @@ def _observed(
         means.append(measure_sums({**rows, **maps}, measures))
         if sweep is not None:
             sweep += swept_rows(rows)
-        failing.append(pd.DataFrame({name: rows[name][failed] for name in _KEPT}))
+        part = pd.DataFrame({name: rows[name][failed] for name in _KEPT})
+        if ended:
+            part["weight"] *= rows["roulette"][failed]
+        failing.append(part)
     types = {**dict.fromkeys(kinds.flags, bool), "bit": np.int8}
     nothing = {name: np.zeros(0, types.get(name, float)) for name in columns}
     sites = sites or [site_sums(nothing, kinds)]

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from progip.analysis.campaign import Campaign
@@ -78,12 +77,17 @@ def _fault_free(clean: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _with_faults(cell: CellFolder, campaign: Campaign) -> dict[str, Any]:
-    names = tuple(dict.fromkeys((*COLUMNS, *campaign.kinds.flags, "sdc", "scm", "sample_index")))
+    flags = ("sdc", "scm", "sample_index")
+    ended = ["roulette"] if (cell.manifest.get("sampling") or {}).get("roulette") else []
+    names = tuple(dict.fromkeys((*COLUMNS, *campaign.kinds.flags, *flags, *ended)))
     parts = [
-        pd.DataFrame({n: rows[n] for n in ("sdc", "scm", "sample_index", "weight")})
+        pd.DataFrame({n: rows[n] for n in (*flags, "weight", *ended)})
         for _, rows in valid_rows(cell, names, [])
     ]
     rows = pd.concat(parts)
+    total = float(rows["weight"].sum())
+    if ended:  # what an error counts; all other runs are none, ended or not
+        rows["weight"] *= rows["roulette"]
     sdc = rows[rows["sdc"]]
     found: dict[str, Any] = {
         "what": WITH_FAULTS.format(str(cell.manifest["cell"].get("condition", "all"))),
@@ -95,7 +99,7 @@ def _with_faults(cell: CellFolder, campaign: Campaign) -> dict[str, Any]:
         "images": int(sdc["sample_index"].nunique()),
         "effective_n": float(len(sdc)),
         "runs": len(rows),
-        "joint": float(np.average(rows["scm"], weights=rows["weight"])),
+        "joint": float((rows["scm"] * rows["weight"]).sum()) / total,
     }
     if found["images"] > 1:
         share = cluster_bootstrap(sdc["scm"], sdc["weight"], sdc["sample_index"])

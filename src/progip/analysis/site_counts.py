@@ -78,13 +78,16 @@ def count_sites(folder: CellFolder, warnings: list[str]) -> dict[Place, Counts]:
     which images are missing are left out.
     """
     kinds = kinds_of(declared_in(folder.manifest))
-    names = tuple(dict.fromkeys((*COLUMNS, *kinds.flags, "layer", "call")))
+    ended = bool((folder.manifest.get("sampling") or {}).get("roulette"))
+    more = ("layer", "call", *(["roulette"] if ended else []))
+    names = tuple(dict.fromkeys((*COLUMNS, *kinds.flags, *more)))
     per_map = folder.manifest.get("runs_per_map")
     parts = []
     for _, rows in valid_rows(folder, names, warnings):
         failed, base = kinds.failed(rows), kinds.declared.base
         frame = pd.DataFrame({n: rows[n] for n in ("layer", "call", "run_id", "weight")})
         frame["failed"], frame["left"] = failed, failed & ~rows["alarm"]
+        frame["counted"] = rows["weight"] * (rows["roulette"] if ended else 1)
         if per_map:
             frame["map"] = frame["run_id"] // per_map
         elif base:
@@ -96,7 +99,7 @@ def count_sites(folder: CellFolder, warnings: list[str]) -> dict[Place, Counts]:
     if per_map:
         by = faults.groupby("map", sort=False)
         whole = by.size() == per_map
-        firsts = {name: (name, "first") for name in ("layer", "call", "weight")}
+        firsts = {name: (name, "first") for name in ("layer", "call", "weight", "counted")}
         faults = by.agg(**firsts, failed=("failed", "any"), left=("left", "any"))[whole]
     return {
         (str(layer), int(call)): _counted(part)
@@ -105,13 +108,13 @@ def count_sites(folder: CellFolder, warnings: list[str]) -> dict[Place, Counts]:
 
 
 def _counted(part: pd.DataFrame) -> Counts:
-    weight = part["weight"].to_numpy(np.float64)
+    weight, counted = (part[name].to_numpy(np.float64) for name in ("weight", "counted"))
     return Counts(
         len(weight),
         float(weight.sum()),
         float(weight.max()),
-        *_sums(part["failed"].to_numpy(bool), weight),
-        *_sums(part["left"].to_numpy(bool), weight),
+        *_sums(part["failed"].to_numpy(bool), counted),
+        *_sums(part["left"].to_numpy(bool), counted),
     )
 
 

@@ -21,8 +21,9 @@ Rows = Mapping[str, NDArray]
 def site_sums(rows: Rows, kinds: Kinds) -> pd.DataFrame:
     """Sums by layer and bit, and by ``map`` where rows name one.
 
-    Runs with many hits name no layer and are left out. Sums of squares are of single rows; those of
-    whole maps ``of_maps`` makes, once all rows of each are there.
+    Where runs were ended early, a run counts in the base as ever and a failure its ``roulette``
+    times as much. Runs with many hits name no layer and are left out. Sums of squares are of single
+    rows; those of whole maps ``of_maps`` makes, once all rows of each are there.
     """
     rows = {name: values[rows["layer"] != ""] for name, values in rows.items()}
     codes, layers = pd.factorize(rows["layer"])
@@ -33,6 +34,7 @@ def site_sums(rows: Rows, kinds: Kinds) -> pd.DataFrame:
     base, failed = kinds.declared.base, kinds.failed(rows)
     correct = rows[base] if base else np.ones(len(codes), dtype=bool)
     w = rows["weight"]
+    of_failure = w * rows["roulette"] if "roulette" in rows else w
     sums = {
         "rows": None,
         "correct": correct,
@@ -40,8 +42,8 @@ def site_sums(rows: Rows, kinds: Kinds) -> pd.DataFrame:
         "failures": failed,
         "weight": correct * w,
         "squares": correct * w * w,
-        "failure_weight": failed * w,
-        "failure_squares": failed * w * w,
+        "failure_weight": failed * of_failure,
+        "failure_squares": failed * of_failure**2,
     }
     size = len(there)
     frame = pd.DataFrame({n: np.bincount(where, v, minlength=size) for n, v in sums.items()})

@@ -42,6 +42,12 @@ class Places:
 class Tally:
     """Sums over the rows of one cell, for any estimand.
 
+    Where runs were ended early (``sampling.roulette``), a run of factor r counts r as what it is
+    and 1 - r as the fault-free execution of its image: an ended one, r = 0, as the latter alone,
+    one that went on with probability p, r = 1 / p. The expectation is the run's own category,
+    whatever the limits were (difference estimator: Sarndal, Swensson, Wretman, Model Assisted
+    Survey Sampling, 1992, section 6.3).
+
     Args:
         manifest: of the cell, or {} for rows without strata whose own estimand is wanted.
         estimand: one of ESTIMANDS; None for that of the fault model (`native_estimand`).
@@ -57,6 +63,7 @@ class Tally:
         self._defensive = _options(manifest).get("defensive")
         #: the categories of its rows, by the outcome that the manifest names
         self.kinds = kinds_of(declared_in(manifest))
+        self._roulette = bool(sampling.get("roulette"))
         self._uniform = sampling.get("name") == "uniform"
         self._factors = _factors(manifest, estimand)
         self._stratified = bool(strata)
@@ -82,6 +89,7 @@ class Tally:
         names += ["stratum"] if self._stratified else []
         names += ["run_id"] if self._pilot_runs or self.rows_per_map else []
         names += ["layer", "call"] if self._factors is not None else []
+        names += ["roulette", "clean_alarm"] if self._roulette else []
         return tuple(names)
 
     def add(self, columns: Mapping[str, NDArray]) -> None:
@@ -96,7 +104,10 @@ class Tally:
         pilot = self._in_pilot(columns)
         for sums, rows in zip(self._phases, (pilot, ~pilot), strict=True):
             part = stratum[rows], kind[rows], factor[rows]
-            if isinstance(sums, ClusteredSums):
+            if self._roulette:
+                clean = self.kinds.clean(kind[rows], columns["clean_alarm"][rows])
+                sums.add_divided(*part[:2], clean, columns["roulette"][rows], part[2])
+            elif isinstance(sums, ClusteredSums):
                 sums.add_clusters(*part, columns["run_id"][rows] // self.rows_per_map)
             else:
                 sums.add(*part)
@@ -124,11 +135,15 @@ class Tally:
         )
 
     def row_weights(self, columns: Mapping[str, NDArray]) -> NDArray[np.float64]:
-        """What each of these rows counts in the moments so far; they are among the counted."""
+        """What each of these rows counts in the moments so far; they are among the counted.
+
+        Where runs were ended early, it is what failures count.
+        """
         stratum, pilot = self._stratum(columns), self._in_pilot(columns)
         early, late = (factor[stratum] for factor in self.factors())
         result: NDArray[np.float64] = np.where(pilot, early, late)
-        return result * self._factor(columns)
+        result = result * self._factor(columns)
+        return result * columns["roulette"] if self._roulette else result
 
     def places(self, columns: Mapping[str, NDArray]) -> "Places":
         """Where rows lie in the plan: in which phase and stratum, and what they count there."""

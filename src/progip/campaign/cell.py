@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -77,6 +78,14 @@ class Cell:
         golden = self.subject.golden.evaluation(self.settings.population)
         return evidence_of(golden.schema)
 
+    @cached_property
+    def _clean_alarm(self) -> np.ndarray | None:
+        """Of every image of the population, where runs may be ended early."""
+        if self.settings.sampling.roulette == 1:
+            return None
+        golden = golden_evidence(self.subject.golden.evaluation(self.settings.population))
+        return self.settings.protection.judge(golden, self.thresholds).alarm
+
     def open(self, accepted: Callable[[], None]) -> None:
         """Refuse folders of another configuration, do golden work, and find the cell's size.
 
@@ -115,8 +124,8 @@ class Cell:
 
         What comes after a pilot is planned from its rows.
         """
-        pilot = self.planner.pilot_runs
-        return sorted({min(pilot, self.planned), *self._monitor.looks} - {0})
+        firsts = (self.planner.pilot_runs, self.planner.whole_runs)
+        return sorted({*(min(n, self.planned) for n in firsts), *self._monitor.looks} - {0})
 
     def stage(self, runs: int) -> ShardQueue:
         """What is missing of runs 0..runs-1; rows that have no executed shard are set aside.
@@ -158,6 +167,7 @@ class Cell:
             ood,
             self._evidence,
             result_schema(settings),
+            self._clean_alarm,
         )
         store.write_shard(self.folder, start, stop, stored(rows))
         self.judged.add((start, stop))

@@ -48,6 +48,8 @@ def execution_parts(settings: CellSettings, wide: bool = True) -> tuple[list[Par
     model: FaultModel = settings.fault_model
     if model.columns:
         more.append(Part(f"fault model {model.name}", model.columns))
+    if settings.sampling.roulette < 1:
+        more.append(Part(f"sampling {settings.sampling.name}", tuple(records.ROULETTE)))
     correction = settings.subject.correction
     if correction is not None:
         more.append(of_probe(CorrectionProbe))
@@ -59,13 +61,14 @@ def execution_parts(settings: CellSettings, wide: bool = True) -> tuple[list[Par
 def result_parts(settings: CellSettings) -> list[Part]:
     """Of result rows."""
     base, more = execution_parts(settings, wide=False)
+    clean = [records.CLEAN_ALARM] if settings.sampling.roulette < 1 else []
     return [
         Part("cell", tuple(records.CELL)),
         *base,
         Part(f"outcome {settings.outcome.name}", settings.outcome.columns),
         Part(
             f"protection {settings.protection.name}",
-            (*records.ALARM, *settings.protection.measures),
+            (*records.ALARM, *settings.protection.measures, *clean),
         ),
         *more,
     ]
@@ -102,6 +105,8 @@ def every_column() -> pa.Schema:
         *MANY,
         *MAP,
         *SUPER,
+        *records.ROULETTE,
+        records.CLEAN_ALARM,
         *of_probe(CorrectionProbe).fields,
         *SCORES,
         *(

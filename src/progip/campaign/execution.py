@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from progip import records
 from progip.campaign.columns import execution_schema
+from progip.campaign.first_hits import saved_share
 from progip.campaign.settings import CellSettings
 from progip.campaign.steps import step
 from progip.campaign.subject import Subject
@@ -20,10 +21,14 @@ from progip.engine.incremental import (
 )
 from progip.engine.pieces import ByPieces, joined
 from progip.engine.reference import ReferenceExecutor
+from progip.engine.roulette import Roulette, untouched
 from progip.engine.rounds import RoundExecutor
 from progip.errors import ProgipError
 from progip.fault_models.base import BITS, MAP, NO_BIT, SUPER, Hits, Site
 from progip.models.calls import Call
+
+#: runs by which is estimated how much lies before first hits, and the least share that pays
+TRIED, LEAST_SAVED = 128, 0.05
 
 log = logging.getLogger(__name__)
 
@@ -59,31 +64,54 @@ def reference_executor(
 
 
 def _incremental(
-    settings: CellSettings, subject: Subject, traced: Traced, sites: list[Site]
+    settings: CellSettings,
+    subject: Subject,
+    traced: Traced,
+    sites: list[Site],
+    roulette: Roulette | None,
 ) -> ByPieces:
     images = subject.tested.images[settings.population]
     memory = settings.subject.golden_memory
     labels = subject.tested.labels[settings.population]
     model = settings.fault_model
+
+    def draw(plan: pa.Table) -> Hits:
+        return model.hits(sites, plan, settings.seed, settings.fault_key)
+
     if model.scope == "row":
-        return IncrementalExecutor(traced, sites, settings.fault_pass, images, memory, labels)
-
-    def draw(maps: pa.Table) -> Hits:
-        return model.hits(sites, maps, settings.seed, settings.fault_key)
-
+        return IncrementalExecutor(
+            traced,
+            sites,
+            settings.fault_pass,
+            images,
+            memory,
+            labels,
+            roulette=roulette,
+            draw=draw if model.many else None,
+        )
     return IncrementalRounds(traced, sites, images, draw, memory, labels)
 
 
 class Execution:
     """Executes the planned runs of one cell.
 
-    Faults that hit any number of neurons change nearly everything, and of corrections more is to be
-    observed than the incremental executor does: such runs are executed whole. Else, with the
+    Where faults hit so many neurons that little lies before the first, nearly everything changes,
+    and of corrections more is to be observed than the incremental executor does: such runs are
+    executed whole. Else, with the
     incremental executor, a share of the runs (``settings.self_check``) is executed by the
     reference, too, and must agree in every column, bit for bit.
+
+    Args:
+        roulette: ends some of the runs early; None: none.
     """
 
-    def __init__(self, settings: CellSettings, subject: Subject, sites: list[Site]) -> None:
+    def __init__(
+        self,
+        settings: CellSettings,
+        subject: Subject,
+        sites: list[Site],
+        roulette: Roulette | None = None,
+    ) -> None:
         self._golden = subject.golden.evaluation(settings.population)
         self._super_layers = lambda: subject.super_layers
         self.schema = execution_schema(settings)
@@ -93,16 +121,29 @@ class Execution:
         with step("a batch without faults, to be golden again"):
             self._expect_golden(settings, subject)
         self._every = round(1 / settings.self_check) if settings.self_check > 0 else 0
-        whole = settings.fault_model.many or settings.subject.correction is not None
+        whole = settings.subject.correction is not None or not self._saves(settings, subject)
         if settings.executor == "incremental" and not whole:
             try:
                 traced = subject.traced
                 if isinstance(traced, NotTraceable):
                     raise traced
                 with step("working out what each fault can change"):
-                    self._executor = _incremental(settings, subject, traced, sites)
+                    self._executor = _incremental(settings, subject, traced, sites, roulette)
             except NotTraceable as reason:
                 log.warning("executed by the reference, which is slower: %s", reason)
+                if roulette is not None:
+                    log.warning("sampling.roulette: the reference ends no run early")
+
+    def _saves(self, settings: CellSettings, subject: Subject) -> bool:
+        """Whether runs have so much before their first hit that it pays to start there."""
+        model, sites = settings.fault_model, self._sites
+        if not model.many or model.scope == "round":
+            return not model.many
+        key = settings.seed, settings.fault_key
+        plan = model.plan(sites, len(self._golden), *key, 0, TRIED)
+        hits = model.hits(sites, plan, *key)
+        passes = subject.tested.method.passes
+        return saved_share(hits, TRIED, sites, settings.fault_pass, passes) >= LEAST_SAVED
 
     def _expect_golden(self, settings: CellSettings, subject: Subject) -> None:
         """Executed without faults among other images, an image must give its golden results."""
@@ -143,6 +184,8 @@ class Execution:
                 if not go_on(len(piece[0])):
                     break
         positions, observed = joined(pieces)
+        if records.ROULETTE.names[0] in self.schema.names and self._executor is self._reference:
+            observed |= untouched(len(positions))
         if len(positions) < len(plan):
             plan = plan.take(pa.array(positions))
         if self._executor is not self._reference and self._every:
@@ -157,7 +200,10 @@ class Execution:
         return self._executor.golden_seconds
 
     def _check(self, plan: pa.Table, observed: dict[str, np.ndarray]) -> None:
-        chosen = np.flatnonzero(plan["run_id"].to_numpy() % self._every == 0)
+        chosen = plan["run_id"].to_numpy() % self._every == 0
+        if "roulette" in observed:  # of ended runs nothing is known that could be compared
+            chosen &= observed["roulette"] > 0
+        chosen = np.flatnonzero(chosen)
         if not len(chosen):
             return
         expected = self._reference.run(plan.take(pa.array(chosen)))

@@ -6,8 +6,10 @@ import numpy as np
 import pyarrow as pa
 
 from progip import records
+from progip.campaign.roulette import check_base
 from progip.outcomes.base import Context, Outcome, Runs
 from progip.protections.base import Evidence, Protection
+from progip.records import CLEAN_ALARM
 
 _NO_EVIDENCE = {*records.IMAGE.names, "class"}
 
@@ -42,6 +44,14 @@ def runs_of(observed: pa.Table, needs: Iterable[str]) -> Runs:
     return {name: records.values(observed[name]) for name in names}
 
 
+def _clean(runs: Runs) -> Runs:
+    """The same runs as if their faults had changed nothing."""
+    twin = "golden_{}".format
+    return {
+        name: runs.get(twin(name.removeprefix("faulty_")), values) for name, values in runs.items()
+    }
+
+
 def evidence_of(golden: pa.Schema) -> list[str]:
     """The columns of golden rows that are evidence: the numbers made without the label."""
     return [
@@ -63,12 +73,17 @@ def judge(
     ood_threshold: float,
     evidence: Iterable[str],
     schema: pa.Schema,
+    clean_alarm: np.ndarray | None = None,
 ) -> pa.Table:
     """Result rows of executed runs under one outcome and one protection.
 
     Args:
         evidence: names of what it may look at (``evidence_of`` golden rows).
         schema: of the rows (``progip.campaign.columns``).
+        clean_alarm: (images,) alarms without faults, where runs may have been ended early.
+
+    Raises:
+        ProgipError: runs were ended early, and the outcome cannot be estimated from the others.
     """
     seen = faulty_evidence(observed, evidence)
     alarm, stage = protection.judge(seen, thresholds)
@@ -76,6 +91,10 @@ def judge(
     columns: dict[str, object] = {name: np.full(count, cell[name]) for name in records.CELL.names}
     columns |= {name: observed[name] for name in observed.schema.names}
     context = Context(cell["population"], ood_threshold)
-    columns |= outcome.judge(runs_of(observed, outcome.needs), context)
+    runs = runs_of(observed, outcome.needs)
+    columns |= (flags := outcome.judge(runs, context))
+    if clean_alarm is not None:
+        check_base(outcome, flags, outcome.judge(_clean(runs), context))
+        columns[CLEAN_ALARM.name] = clean_alarm[observed["sample_index"].to_numpy()]
     columns |= {"alarm": alarm, "alarm_stage": stage, **protection.measured(seen)}
     return records.table(columns, schema)

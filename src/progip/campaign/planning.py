@@ -10,11 +10,14 @@ import pyarrow.parquet as pq
 from progip import records
 from progip.analysis.kinds import kinds_of
 from progip.campaign.judge import runs_of
+from progip.campaign.roulette import check_clean, check_roulette
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import Subject
+from progip.engine.roulette import Roulette
 from progip.fault_models.base import MAP, Site
 from progip.outcomes.base import Context
 from progip.sampling.base import CleanValues, FaultSpace, Pilot
+from progip.sampling.roulette import limits
 from progip.storage import store
 
 
@@ -42,10 +45,14 @@ class Planner:
         self.golden = rows
         #: positions of the images that faults are drawn for
         self.images = settings.condition.chosen(rows)
+        if settings.sampling.roulette < 1:
+            check_roulette(settings)
         clean = {"label": rows["label"]}
         for name in settings.outcome.needs:
             clean |= {name: rows[name], f"golden_{name}": rows[name], f"faulty_{name}": rows[name]}
         flags = settings.outcome.judge(clean, self._context)
+        if settings.sampling.roulette < 1:
+            check_clean(settings.outcome, flags)
         base = self._kinds.declared.base
         correct = flags[base] if base else np.ones(len(golden), dtype=bool)
         model = settings.fault_model
@@ -77,6 +84,41 @@ class Planner:
     def pilot_runs(self) -> int:
         """Runs of the sampling plan's pilot, which counts maps where runs share them."""
         return self._settings.sampling.pilot_runs * self.round
+
+    @property
+    def whole_runs(self) -> int:
+        """The first runs, of which later ones are planned or ended."""
+        return self._settings.sampling.whole_runs * self.round
+
+    def roulette(self) -> Roulette | None:
+        """Which runs are ended early; None where the plan ends none.
+
+        None is before the pilot is complete, and limits of 0 end none of its runs.
+        """
+        s = self._settings
+        if s.sampling.roulette == 1:
+            return None
+        rows, first = self._first_runs(self.whole_runs), self.whole_runs
+        found = (0.0, 0.0)
+        if rows is not None:
+            judged = s.outcome.judge(runs_of(rows, s.outcome.needs), self._context)
+            found = limits(
+                self._kinds.failed(judged),
+                rows["change_at_fault"].to_numpy(),
+                rows["change_at_logits"].to_numpy(),
+                rows["weight"].to_numpy(),
+                s.sampling.roulette,
+            )
+        return Roulette(s.sampling.roulette, *found, first, s.seed, s.fault_key)
+
+    def _first_runs(self, runs: int) -> pa.Table | None:
+        """The first executed runs; None where they are not all there."""
+        paths = [shard.path for shard in store.named_shards(self._folder) if shard.start < runs]
+        if not paths:
+            return None
+        rows = pa.concat_tables(pq.read_table(path) for path in paths)
+        rows = rows.filter(np.asarray(rows["run_id"]) < runs)
+        return rows if len(rows) == runs else None
 
     def plan(self, start: int, stop: int) -> pa.Table:
         """``records.PLAN`` of runs start..stop-1; the pilot before them must be executed.
@@ -118,12 +160,8 @@ class Planner:
         runs = self.pilot_runs
         if not runs or self._pilot is not None:
             return self._pilot
-        paths = [shard.path for shard in store.named_shards(self._folder) if shard.start < runs]
-        if not paths:
-            return None
-        rows = pa.concat_tables(pq.read_table(path) for path in paths)
-        rows = rows.filter(np.asarray(rows["run_id"]) < runs)
-        if len(rows) < runs:
+        rows = self._first_runs(runs)
+        if rows is None:
             return None
         outcome = self._settings.outcome
         found = outcome.judge(runs_of(rows, outcome.needs), self._context)
@@ -151,6 +189,14 @@ class Planner:
         described = self._settings.sampling.describe(self.space, self.pilot())
         if "pilot_runs" in described:  # the plan counts maps where runs share them
             described["pilot_runs"] *= self.round
+        roulette = self.roulette()
+        if roulette is not None:
+            described["roulette"] = {
+                "probability": roulette.probability,
+                "whole_runs": roulette.first,
+                "at_fault": roulette.at_fault,
+                "at_logits": roulette.at_logits,
+            }
         return described
 
 

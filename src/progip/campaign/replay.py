@@ -13,7 +13,7 @@ from progip import records
 from progip.campaign.columns import execution_schema, planned_columns, result_schema
 from progip.campaign.execution import observed_table, reference_executor
 from progip.campaign.identities import cell_identity
-from progip.campaign.judge import evidence_of, judge
+from progip.campaign.judge import evidence_of, golden_evidence, judge
 from progip.campaign.settings import CellSettings
 from progip.campaign.subject import Subject, prepare
 from progip.campaign.training import learn
@@ -103,6 +103,16 @@ def stored_row(folder: Path, run_id: int, schema: pa.Schema) -> pa.Table:
     raise ProgipError(f"{folder}: there is no run {run_id}; runs here: {held}")
 
 
+def refuse_ended(stored: pa.Table, settings: CellSettings) -> None:
+    """Refuse a row of which nothing but its fault is known. Raises ProgipError."""
+    if settings.sampling.roulette < 1 and not stored["roulette"][0].as_py():
+        raise ProgipError(
+            f"{settings.folder}: run {stored['run_id'][0]} was ended early (sampling.roulette), so "
+            "what is stored of it is its image's fault-free execution, not a result of its fault; "
+            "choose a run whose roulette is above 0"
+        )
+
+
 def subject_again(settings: CellSettings) -> tuple[Subject, list[str]]:
     """The subject that a cell's rows were made with, and what of its code was edited since.
 
@@ -134,22 +144,30 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
     """
     schema = result_schema(settings)
     stored = stored_row(settings.folder, run_id, schema)
+    refuse_ended(stored, settings)
     subject, edited = subject_again(settings)
     if edited:
         log.warning("the row was made by other code than replays it: %s", "; ".join(edited))
     sites = subject.chosen(settings.fault_model, settings.fault_pass)
     executor = reference_executor(settings, subject, sites)
     plan = stored.select(planned_columns(settings))
+    again = executor.run(plan)
+    alarm = None
+    if settings.sampling.roulette < 1:  # what the row counts is no result of executing it
+        again |= {name: stored[name].to_numpy() for name in records.ROULETTE.names}
     observed = observed_table(
         plan,
         subject.golden.evaluation(settings.population),
-        executor.run(plan),
+        again,
         execution_schema(settings),
         lambda: subject.super_layers,
         sites=sites,
     )
     thresholds = manifest_of(settings.folder)["thresholds"]
     learn(settings, subject)
+    if settings.sampling.roulette < 1:
+        golden = golden_evidence(subject.golden.evaluation(settings.population))
+        alarm = settings.protection.judge(golden, thresholds).alarm
     replayed = judge(
         observed,
         settings.names,
@@ -159,6 +177,7 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
         thresholds["ood"],
         evidence_of(subject.golden.evaluation(settings.population).schema),
         schema,
+        alarm,
     )
     layers = trace_run(executor, plan, subject.survey.sites)
     return Replay(stored, replayed, layers)

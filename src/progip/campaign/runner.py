@@ -75,7 +75,7 @@ def _execute(cell: Cell, work: ShardQueue, progress: Progress) -> None:
     """Execute the runs that no shard holds yet, and judge each shard as it comes."""
     settings, planner = cell.settings, cell.planner
     begun, executed = time.monotonic(), 0
-    execution = Execution(settings, cell.subject, planner.space.sites)
+    execution = Execution(settings, cell.subject, planner.space.sites, planner.roulette())
     start = time.monotonic() - begun
     known = known_speed(settings.execution_key)
     pace = Pace(settings.shard_size, known.per_run if known else None)

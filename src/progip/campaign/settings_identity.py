@@ -49,9 +49,17 @@ def of_execution(settings: CellSettings) -> dict[str, Any]:
         "fault_model": identity(settings.fault_model),
         "fault_pass": settings.fault_pass,
         "seed": settings.seed,
-        "sampling": identity(settings.sampling),
+        "sampling": _sampling(settings),
         "condition": identity(settings.condition),
     }
+
+
+def _sampling(settings: CellSettings) -> dict[str, Any]:
+    """Options of the plan; folders without weighted termination are those of before there was."""
+    options = identity(settings.sampling)
+    if settings.sampling.roulette == 1:
+        del options["roulette"], options["roulette_pilot"]
+    return options
 
 
 def of_judging(settings: CellSettings) -> dict[str, Any]:

@@ -1,12 +1,16 @@
 """Executors give what they measured piece by piece, so that whoever asked can count, and stop."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 
 import numpy as np
 import pyarrow as pa
 
+from progip.fault_models.base import Hits
+
 Columns = dict[str, np.ndarray]
+#: the hits of some planned runs (``records.PLAN``)
+Draw = Callable[[pa.Table], Hits]
 #: positions in the plan of the runs of a piece, and what was measured of them
 Piece = tuple[np.ndarray, Columns]
 

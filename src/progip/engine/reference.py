@@ -1,6 +1,6 @@
 """The reference executor: plain hooks, every run executed whole. The oracle for all others."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import ExitStack
 from functools import partial
 
@@ -12,15 +12,12 @@ from torch import Tensor
 from progip.engine.corrected import CorrectedPipeline
 from progip.engine.flipping import BatchFaults
 from progip.engine.observe import observed_columns
-from progip.engine.pieces import ByPieces, Piece
+from progip.engine.pieces import ByPieces, Draw, Piece
 from progip.engine.pipeline import Pipeline
 from progip.engine.targets import Flip, target_of
 from progip.fault_models.base import Hits, Site, digests, named_hits
 from progip.probes import Observation
 from progip.records import EVERY_PASS
-
-#: the hits of some planned runs (``records.PLAN``)
-Draw = Callable[[pa.Table], Hits]
 
 
 class ReferenceExecutor(ByPieces):

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from progip.engine.pieces import Piece
+from progip.engine.pieces import Draw, Piece
 from progip.engine.pipeline import Pipeline
-from progip.engine.reference import Draw, ReferenceExecutor
+from progip.engine.reference import ReferenceExecutor
 from progip.fault_models.base import MAP, Hits, Site, digests, named_hits
 from progip.fault_models.parameters import Memory
 from progip.records import EVERY_PASS

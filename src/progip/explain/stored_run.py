@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from progip.campaign.columns import planned_columns, result_schema
 from progip.campaign.execution import reference_executor
-from progip.campaign.replay import stored_row, subject_again
+from progip.campaign.replay import refuse_ended, stored_row, subject_again
 from progip.campaign.settings import CellSettings
 from progip.engine.pipeline import Observation, Pipeline
 from progip.engine.reference import ReferenceExecutor
@@ -139,6 +139,7 @@ def explain(settings: CellSettings, run_id: int, layer: str | None = None) -> Ex
             is not there or gives no maps; the golden run has no class.
     """
     stored = stored_row(settings.folder, run_id, result_schema(settings))
+    refuse_ended(stored, settings)
     row = stored.to_pylist()[0]
     if settings.fault_pass not in ("first_forward", "all"):
         raise ProgipError(

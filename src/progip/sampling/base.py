@@ -80,17 +80,31 @@ class Pilot:
 
 @dataclass(kw_only=True)
 class SamplingPlan(Described, ABC):
-    """One way to draw faults; the fields of a subclass are the options of its YAML file."""
+    """One way to draw faults; the fields of a subclass are the options of its YAML file.
+
+    Attributes:
+        roulette: probability with which a run whose change has become tiny goes on; what is tiny
+            is learnt from the first runs (``progip.sampling.roulette``). 1: no run is ended.
+        roulette_pilot: the number of these, or the plan's own pilot where that is larger.
+    """
 
     #: whether ``size`` says how many runs a cell has
     sized: ClassVar[bool] = False
 
     name: str
+    roulette: float = 1.0
+    roulette_pilot: int = 2000
 
     @property
     def pilot_runs(self) -> int:
         """Runs that must be executed before the plan of later ones is known; 0 for none."""
         return 0
+
+    @property
+    def whole_runs(self) -> int:
+        """The first runs, before which is learnt what is planned later; all are executed whole."""
+        pilot = self.pilot_runs
+        return pilot if self.roulette == 1 else max(pilot, self.roulette_pilot)
 
     def size(self, space: FaultSpace) -> int | None:
         """Runs of a cell where the plan says how many; None: the cell's own number."""

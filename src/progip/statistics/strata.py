@@ -151,6 +151,8 @@ class StratifiedSums:
         self.rows = np.zeros(shape)
         self._first = np.zeros(shape)
         self._second = np.zeros(shape)
+        #: of pairs of categories that one row counts in: products of what it counts there (H,)
+        self._products: dict[tuple[int, int], NDArray[np.float64]] = {}
 
     @property
     def size(self) -> float:
@@ -181,6 +183,39 @@ class StratifiedSums:
         for target, value in ((self.rows, None), (self._first, r), (self._second, r * r)):
             target += np.bincount(flat, value, minlength=target.size).reshape(target.shape)
 
+    def add_divided(
+        self,
+        stratum: ArrayLike,
+        category: ArrayLike,
+        other: ArrayLike,
+        part: ArrayLike,
+        factor: ArrayLike,
+    ) -> None:
+        """Count rows of which each stands for itself and for another category.
+
+        Args:
+            stratum: (rows,).
+            category, other: (rows,); a row counts ``part`` in the first, 1 - ``part`` in the other.
+            part: (rows,).
+            factor: (rows,) as of ``add``.
+        """
+        h, k = np.asarray(stratum, dtype=np.int64), np.asarray(category, dtype=np.int64)
+        o, r = np.asarray(other, dtype=np.int64), np.asarray(part, dtype=np.float64)
+        r = np.where(k == o, 1.0, r)
+        f = np.asarray(factor, dtype=np.float64)
+        self.add(h, k, r * f)
+        rest = (1 - r) * f
+        flat = h * self.rows.shape[1] + o
+        for target, value in ((self._first, rest), (self._second, rest * rest)):
+            target += np.bincount(flat, value, minlength=target.size).reshape(target.shape)
+        product = r * f * rest
+        size = self.rows.shape[1]
+        for pair in np.unique((k * size + o)[product != 0]).tolist():
+            chosen = (k * size + o == pair) & (product != 0)
+            found = np.bincount(h[chosen], product[chosen], minlength=len(self.shares))
+            key = divmod(pair, size)
+            self._products[key] = self._products.get(key, np.zeros(len(found))) + found
+
     def row_factors(self) -> NDArray[np.float64]:
         """What a row of each stratum counts in the moments, before its own factor, (H,)."""
         if len(self.shares) == 1:
@@ -205,7 +240,9 @@ class StratifiedSums:
             first, second = self._first[0], self._second[0]
             n = self.size
             spread = np.diag(second) - (np.outer(first, first) / n if n else 0.0)
-            return Moments(self.rows[0].copy(), first.copy(), second.copy(), spread, False)
+            self._add_products(spread, np.ones(1))
+            divided = bool(self._products)
+            return Moments(self.rows[0].copy(), first.copy(), second.copy(), spread, divided)
         group = self.groups()
         count = int(group.max()) + 1 if len(group) else 0
         collect = np.zeros((count, len(group)))
@@ -224,7 +261,15 @@ class StratifiedSums:
         middle = (cross * inflate[:, None]).T @ mean
         covariance = np.diag(inflate @ square) - middle - middle.T
         covariance += (mean.T * (inflate * mass_square)) @ mean
+        self._add_products(covariance, inflate[group] * self.weights**2)
         return Moments(self.rows.sum(0), scale @ total, scale**2 @ square, covariance)
+
+    def _add_products(self, covariance: NDArray[np.float64], scale: NDArray[np.float64]) -> None:
+        """What rows that count in two categories add to the covariance; scale: (H,)."""
+        for (one, other), products in self._products.items():
+            found = float(scale @ products)
+            covariance[one, other] += found
+            covariance[other, one] += found
 
     def groups(self) -> NDArray[np.int64]:
         """The group of each stratum, (H,): similar weights, at least LEAST_ROWS rows due."""

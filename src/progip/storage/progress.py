@@ -101,8 +101,10 @@ class Progress:
         left = failed & ~rows["alarm"].to_numpy()
         weight = rows["weight"].to_numpy()
         base = rows[self._base].to_numpy() if self._base else np.ones(len(rows), dtype=bool)
-        for i, mask in enumerate((base, left)):
-            chosen = weight[mask]
+        ended = "roulette" in rows.column_names
+        counted = weight * rows["roulette"].to_numpy() if ended else weight
+        for i, (mask, counts) in enumerate(((base, weight), (left, counted))):
+            chosen = counts[mask]
             self._sums[3 * i : 3 * i + 3] += (len(chosen), chosen.sum(), np.square(chosen).sum())
         others = done - self.done - len(rows)
         self.done, self._under_way = done, self._under_way - len(rows)

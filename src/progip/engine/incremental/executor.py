@@ -11,15 +11,18 @@ from torch import Tensor
 
 from progip.engine.incremental.golden import Golden
 from progip.engine.incremental.graph import NotTraceable
-from progip.engine.incremental.propagation import Fault, Propagation, golden_values
+from progip.engine.incremental.injection import Fault
+from progip.engine.incremental.propagation import Propagation, golden_values
 from progip.engine.incremental.schedule import Schedule
 from progip.engine.incremental.tracing import Traced
 from progip.engine.observe import observed_columns
-from progip.engine.pieces import ByPieces, Piece
-from progip.fault_models.base import Site
+from progip.engine.pieces import ByPieces, Draw, Piece
+from progip.engine.roulette import Game, Roulette
+from progip.fault_models.base import Hits, Site, digests, named_hits
 from progip.probes import Observation
 
 DEFAULT_MEMORY = 2**31
+MOST_HITS = 2**21  # in one propagation, about
 MOST_RUNS = 2048  # in one propagation; more do not fill batches better
 
 
@@ -37,6 +40,10 @@ class IncrementalExecutor(ByPieces):
         memory: bytes for golden values and for rows under way.
         labels: (n,) of the images, for probes that look at them.
         windows: compute runs that differ in a window of the image there alone, where that pays.
+        roulette: ends runs whose change is tiny, with known probability; columns of such runs are
+            those of their fault-free execution, and those of ``records.ROULETTE`` are there, too.
+        draw: gives the hits of planned runs where the plan does not name them; columns are then
+            those of the reference with ``draw``.
 
     Raises:
         NotTraceable: a site is not in the traced graph.
@@ -51,11 +58,12 @@ class IncrementalExecutor(ByPieces):
         memory: int = DEFAULT_MEMORY,
         labels: np.ndarray | None = None,
         windows: bool = True,
+        roulette: Roulette | None = None,
+        draw: Draw | None = None,
     ) -> None:
         self.traced, self.images, self.fault_pass = traced, images, fault_pass
-        self._labels = labels
-        self._formats = {site.key: site.format for site in sites}
-        self._shapes = {site.key: site.shape for site in sites}
+        self._labels, self._roulette = labels, roulette
+        self._sites, self._draw = sites, draw
         self._nodes: dict[tuple[str, int], int] = {}
         for site in sites:
             where = f"layer '{site.layer}' call {site.call}"
@@ -68,6 +76,7 @@ class IncrementalExecutor(ByPieces):
             if layout is None or layout.axis != site.axis:
                 raise NotTraceable(f"in {where} the images of the batch cannot be told apart")
             self._nodes[site.key] = node
+        windows = windows and draw is None
         self.schedule = Schedule(traced, set(self._nodes.values()), windows=windows)
         self.runs_per_propagation = fitting_runs(self.schedule, memory)
 
@@ -85,42 +94,59 @@ class IncrementalExecutor(ByPieces):
             begun = time.monotonic()
             golden = golden_values(self.schedule, images)
             self.golden_seconds += time.monotonic() - begun
-            pieces = -(-(stop - start) // self.runs_per_propagation)
-            for members in np.array_split(order[start:stop], pieces):
+            for members in self._divided(plan, order[start:stop]):
                 rows = position[members] - first * batch
                 yield members, self._propagate(plan, members, rows, golden)
+
+    def _divided(self, plan: pa.Table, members: np.ndarray) -> list[np.ndarray]:
+        """Runs of one golden batch in parts that fit into memory, with their hits."""
+        most = self.runs_per_propagation
+        if self._draw is not None:
+            few = plan.take(pa.array(members[: self.traced.batch]))
+            each = len(self._draw(few).row) / len(few)
+            most = max(self.traced.batch, min(most, int(MOST_HITS / max(each, 1))))
+        return np.array_split(members, -(-len(members) // most))
 
     def _propagate(
         self, plan: pa.Table, members: np.ndarray, rows: np.ndarray, golden: Golden
     ) -> dict[str, np.ndarray]:
         part = plan.take(pa.array(members))
-        layers, calls = part["layer"].to_pylist(), part["call"].to_numpy()
-        propagation = Propagation(self.schedule, golden, rows, self._faults(part, layers, calls))
+        many = self._draw is not None
+        hits = self._draw(part) if self._draw is not None else named_hits(self._sites, part)
+        game = Game(self._roulette, part["run_id"].to_numpy()) if self._roulette else None
+        propagation = Propagation(self.schedule, golden, rows, self._faults(hits), game, many)
         outputs = propagation.run()
-        wrong = np.flatnonzero(propagation.fired != 1)
+        planned = np.bincount(hits.row, minlength=len(part))
+        fired = propagation.injection.fired
+        wrong = np.flatnonzero(fired != planned)
         if len(wrong):
             row = int(wrong[0])
+            first = self._sites[hits.site[np.searchsorted(hits.row, row)]]
             raise RuntimeError(
                 f"{len(wrong)} planned faults did not fire exactly once; the first, in layer "
-                f"'{layers[row]}' call {calls[row]} of the {self.fault_pass} pass, fired "
-                f"{propagation.fired[row]} times"
+                f"'{first.layer}' call {first.call} of the {self.fault_pass} pass and "
+                f"{planned[row] - 1} other places, fired {fired[row]} times"
             )
         result = columns_of(self.traced, outputs, part, self._labels)
-        result["value_before"], result["value_after"] = propagation.before, propagation.after
-        return result
+        result["value_before"], result["value_after"] = propagation.injection.values()
+        if many:
+            result["hits"] = planned.astype(np.int32)
+            result["fault_digest"] = digests(hits, len(part))
+        return result if game is None else {**result, **game.columns()}
 
-    def _faults(self, part: pa.Table, layers: list[str], calls: np.ndarray) -> dict[int, Fault]:
-        neurons, bits = part["neuron"].to_numpy(), part["bit"].to_numpy()
-        masks = np.where(bits >= 0, np.int64(1) << np.maximum(bits, 0).astype(np.int64), 0)
-        masks = masks.astype(np.uint32).view(np.int32)
-        by_site: dict[tuple[str, int], list[int]] = {}
-        for row, key in enumerate(zip(layers, calls.tolist(), strict=True)):
-            by_site.setdefault(key, []).append(row)
+    def _faults(self, hits: Hits) -> dict[int, Fault]:
+        order = np.argsort(hits.site, kind="stable")
+        numbers, starts = np.unique(hits.site[order], return_index=True)
         faults = {}
-        for key, members in by_site.items():
-            runs = np.array(members)
-            where = np.unravel_index(neurons[runs], self._shapes[key])
-            faults[self._nodes[key]] = Fault(runs, where, masks[runs], self._formats[key])
+        for number, chosen in zip(
+            numbers.tolist(), np.split(order, starts[1:]) if len(order) else [], strict=True
+        ):
+            site = self._sites[number]
+            where = np.unravel_index(hits.neuron[chosen], site.shape)
+            clears = None if hits.clear is None else hits.clear[chosen].view(np.int32)
+            faults[self._nodes[site.key]] = Fault(
+                hits.row[chosen], where, hits.mask[chosen].view(np.int32), site.format, clears
+            )
         return faults
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from progip.engine.incremental.frames import Frame, pixels
+from progip.engine.incremental.graph import Layout
 
 
 class Golden(dict[int, Any]):
@@ -18,6 +19,14 @@ class Golden(dict[int, Any]):
         self._pixels: dict[int, np.ndarray] = {}
         self._last: tuple[int, Any] = (-1, None)
         self._extremes: dict[int, tuple[Tensor, ...]] = {}
+        self._largest: dict[int, np.ndarray] = {}
+
+    def largest(self, node: int, layout: Layout) -> np.ndarray:
+        """The largest magnitude of each row of a node."""
+        if node not in self._largest:
+            rows = layout.rows(self[node]).flatten(1)
+            self._largest[node] = rows.abs().amax(1).double().cpu().numpy()
+        return self._largest[node]
 
     def pixels(self, node: int) -> np.ndarray:
         """The value of a node as (rows * height * width, channels)."""

@@ -31,6 +31,14 @@ BATCH_NORM = {
     aten.native_batch_norm.default,
     aten._native_batch_norm_legit_no_training.default,
 }
+#: operations that take most of the time.
+PRODUCTS = {
+    aten.convolution.default,
+    aten.convolution_backward.default,
+    aten.mm.default,
+    aten.addmm.default,
+    aten.bmm.default,
+}
 FRESH = {aten.convolution.default, aten.addmm.default}
 
 

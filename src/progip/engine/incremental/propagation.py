@@ -1,32 +1,21 @@
 """One walk over the graph for many runs: rows join at their fault, leave when equal to golden."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from progip.engine.incremental.endings import Endings
 from progip.engine.incremental.golden import Golden
 from progip.engine.incremental.graph import Layout
+from progip.engine.incremental.injection import Fault, Injection
 from progip.engine.incremental.lanes import DirtyRows, Lanes, Pack, differs, gather, put, repack
-from progip.engine.incremental.room import room, writable_memory
+from progip.engine.incremental.room import writable_memory
 from progip.engine.incremental.schedule import Schedule
 from progip.engine.incremental.steps import Step
 from progip.engine.incremental.windows import Windows
-from progip.number_formats.base import NumberFormat
-from progip.number_formats.codes import registers
-
-
-@dataclass
-class Fault:
-    """The faults of one site: runs, position of the neuron in a row, bits to flip in its code."""
-
-    runs: np.ndarray
-    where: tuple[np.ndarray, ...]
-    masks: np.ndarray
-    format: NumberFormat
+from progip.engine.roulette import Game
 
 
 def golden_values(schedule: Schedule, images: Tensor) -> Golden:
@@ -48,6 +37,11 @@ class Propagation:
         golden: what ``golden_values`` returned.
         rows: for each run, the row of its image in the golden batch.
         faults: for each site (node number), its faults.
+        game: ends some of the runs whose change is tiny; None: none is ended.
+        many: runs may be hit several times.
+
+    Attributes:
+        injection: what became of the faults.
     """
 
     def __init__(
@@ -56,16 +50,17 @@ class Propagation:
         golden: Golden,
         rows: np.ndarray,
         faults: dict[int, Fault],
+        game: Game | None = None,
+        many: bool = False,
     ) -> None:
-        self.schedule, self.golden, self.rows, self.faults = schedule, golden, rows, faults
+        self.schedule, self.golden, self.rows = schedule, golden, rows
         self.batch = schedule.traced.batch
         self.device = schedule.traced.device
-        self.before = np.zeros(len(rows), dtype=np.float32)
-        self.after = np.zeros(len(rows), dtype=np.float32)
-        self.fired = np.zeros(len(rows), dtype=np.int64)
         self.states: dict[int, DirtyRows] = {}
         self._results: dict[int, Tensor] = {}
         self._windows = Windows(self)
+        self._endings = None if game is None else Endings(self, game)
+        self.injection = Injection(self, self._windows, faults, self._endings, many)
 
     def run(self) -> list[Tensor]:
         """The observed outputs, one row per run."""
@@ -80,16 +75,23 @@ class Propagation:
         with torch.no_grad():
             for step, release in zip(self.schedule.steps, self.schedule.release, strict=True):
                 self._step(step)
+                if self._endings is not None and step.node == self.schedule.logits:
+                    self._endings.at_logits(self._windows.crops)
                 if step.node in wanted:
                     self._observe(step.node)
                 for node in release:
                     self.states.pop(node, None)
                     self._windows.crops.pop(node, None)
+        if self._endings is not None:  # of an ended run nothing is known but its golden outcome
+            ended = torch.from_numpy(self._endings.game.ended).to(self.device)
+            for node in wanted:
+                rows = self.schedule.layouts[node].rows(self.golden[node])
+                self._results[node][ended] = rows[index[ended]]
         return [self._results[node] for node in self.schedule.outputs]
 
     def _step(self, step: Step) -> None:
         if step.site:
-            self._inject(step)
+            self.injection.step(step)
             return
         measured = self._windows.step(step)
         dirty = [i for i in step.inputs if i in self.states]
@@ -154,58 +156,9 @@ class Propagation:
         index = torch.from_numpy(rows).to(self.device)
         return gather(self.schedule.layouts[node], self.golden[node], index)
 
-    def _inject(self, step: Step) -> None:
-        fault = self.faults.get(step.node)
-        source = step.inputs[0]
-        if source in self.states:
-            self.states[step.node] = self.states[source]
-        if self._windows.crops.get(source):
-            self._windows.crops[step.node] = list(self._windows.crops[source])
-        if fault is None:
-            return
-        layout = self.schedule.layouts[step.node]
-        if step.node in self.schedule.windowed and not fault.format.metadata_fields:
-            channel, y, x = fault.where
-            for value, members, down, right in self._windows.begin(step.node, fault.runs, (y, x)):
-                index = (np.arange(len(members)), channel[members], down, right)
-                self._flip(value, index, fault, members)
-            return
-        for pack, lanes, members in room(self, step.node, fault.runs, step.writable):
-            made = self._registers(layout, pack.value, lanes, fault, members)
-            index = (lanes, *(w[members] for w in fault.where))
-            self._flip(layout.rows(pack.value), index, fault, members, made)
-
     def copy_golden(self, layout: Layout, node: int, pack: Pack, lanes: np.ndarray) -> None:
         rows = self.rows[pack.lanes.runs[lanes]]
         put(layout, pack.value, lanes, self.golden[node], rows)
-
-    def _registers(
-        self, layout: Layout, value: Tensor, lanes: np.ndarray, fault: Fault, members: np.ndarray
-    ) -> Any:
-        if not fault.format.metadata_fields:
-            return None
-        own = layout.rows(value)[torch.from_numpy(lanes).to(self.device)]
-        shape = layout.axis.row_shape(layout.shape)
-        position = np.ravel_multi_index(tuple(w[members] for w in fault.where), shape)
-        return registers(fault.format, own, np.arange(len(lanes)), position)
-
-    def _flip(
-        self,
-        values: Tensor,
-        index: tuple[np.ndarray, ...],
-        fault: Fault,
-        members: np.ndarray,
-        metadata: Any = None,
-    ) -> None:
-        code = fault.format
-        at = tuple(torch.from_numpy(i).to(self.device) for i in index)
-        before = values[at]
-        masks = torch.from_numpy(fault.masks[members]).to(self.device)
-        after = code.decode(code.encode(before, metadata) ^ masks, metadata)
-        values[at] = after
-        self.before[fault.runs[members]] = before.cpu().numpy()
-        self.after[fault.runs[members]] = after.cpu().numpy()
-        self.fired[fault.runs[members]] += 1
 
     def _join(self, step: Step, dirty: list[int]) -> list[Pack]:
         """Line up the rows of several inputs; what an input has not dirtied comes from golden."""

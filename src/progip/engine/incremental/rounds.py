@@ -19,8 +19,7 @@ from progip.engine.incremental.propagation import Propagation, golden_values
 from progip.engine.incremental.schedule import Schedule
 from progip.engine.incremental.steps import Step
 from progip.engine.incremental.tracing import Traced
-from progip.engine.pieces import ByPieces, Piece
-from progip.engine.reference import Draw
+from progip.engine.pieces import ByPieces, Draw, Piece
 from progip.engine.rounds import maps_of, split
 from progip.fault_models.base import Hits, Site
 from progip.fault_models.parameters import Memory, flat

@@ -11,7 +11,14 @@ import torch
 
 from progip.engine.incremental.graph import Layout, Node, Ref, aten, map_refs, refs
 from progip.engine.incremental.markers import SITE
-from progip.engine.incremental.operations import BATCH_NORM, CONTRACTING, FRESH, SAME, function_of
+from progip.engine.incremental.operations import (
+    BATCH_NORM,
+    CONTRACTING,
+    FRESH,
+    PRODUCTS,
+    SAME,
+    function_of,
+)
 from progip.engine.incremental.rewrites import gated, positive
 from progip.engine.incremental.steps import Step
 from progip.engine.incremental.tracing import Traced
@@ -37,6 +44,7 @@ class Schedule:
         release, golden_release: for each step, the nodes that no later one reads.
         stored: nodes whose golden values the propagation reads.
         outputs: as in ``Traced``, aliases resolved.
+        logits: the node of the first pass's logits where much is to be done after it, else -1.
         constant: the values, for any batch, of those outputs that no image changes.
         rules: how operations are executed in windows; others are not.
         windowed: nodes that runs may differ in as windows, because an operation gains by it.
@@ -72,6 +80,7 @@ class Schedule:
         self.steps = self._reachable(steps)
         self.makers = {step.node: step for step in self.steps}
         self.golden_makers = {step.node: step for step in steps}
+        self.logits = self._ending()
         self.windowed = starts(self.steps, self.rules)
         self.stored = self._stored()
         self.golden_steps = steps
@@ -91,6 +100,14 @@ class Schedule:
             peak = max(peak, live)
             live -= sum(_bytes(self.layouts[n]) for n in release if n in self.layouts)
         return peak // self.traced.batch
+
+    def _ending(self) -> int:
+        places = [i for i, step in enumerate(self.steps) if step.node == self.outputs[0]]
+        if not places:
+            return -1
+        nodes = self.traced.nodes
+        after = (s.node for s in self.steps[places[0] + 1 :] if s.node < len(nodes))
+        return self.outputs[0] if any(nodes[n].target in PRODUCTS for n in after) else -1
 
     def _root(self, node: int) -> int:
         while node in self._alias:

@@ -11,6 +11,7 @@ from progip.analysis.campaign import Campaign
 from progip.analysis.manifests import part
 from progip.described import WORKS, cited, said_by
 from progip.outcomes.ood_verdict import OODVerdict
+from progip.report import layout
 from progip.report.layout import Block, Note, Section
 from progip.report.published import progip as published
 from progip.report.sections.coverage import coverage_notes
@@ -33,6 +34,7 @@ STATISTICS = {
     "Holm": "Holm: A simple sequentially rejective multiple test procedure. Scandinavian Journal "
     "of Statistics 6, 1979, 65-70.",
     "Cochran": "Cochran: Sampling Techniques. 3rd edition, Wiley, 1977.",
+    "Sarndal": "Sarndal, Swensson, Wretman: Model Assisted Survey Sampling. Springer, 1992.",
     "Leveugle": "Leveugle, Calvez, Maistri, Vanhauwaert: Statistical fault injection: quantified "
     "error and confidence. DATE 2009. https://doi.org/10.1109/DATE.2009.5090716",
 }
@@ -49,6 +51,7 @@ def methods_section(campaign: Campaign) -> Section:
         *coverage_notes(campaign),
         _outcomes(campaign),
         f"Sampling: {', '.join(_plans(campaign))}. {ESTIMANDS[campaign.estimand]}",
+        _ended(campaign),
         _statistics(campaign),
     ]
     notes = [note for note in notes if note]
@@ -166,11 +169,26 @@ def _plans(campaign: Campaign) -> list[str]:
     return sorted(plans) or ["not recorded"]
 
 
+def _ended(campaign: Campaign) -> str:
+    """What is said where runs were ended early; "" where none was."""
+    found = [part(part(f.manifest, "sampling"), "roulette") for f in campaign.folders]
+    chances = sorted({f"{rule['probability']:g}" for rule in found if rule})
+    if not chances:
+        return ""
+    return (
+        "Runs whose change became tiny, by limits learnt from the first runs of each cell, went on "
+        f"with probability {' or '.join(chances)}; ended ones count as their image's fault-free "
+        "execution, and a run that went on counts 1 over the probability as what it was and the "
+        "rest, which is negative, as fault-free: a difference estimator, unbiased for every rate "
+        "[Sarndal]."
+    )
+
+
 def _statistics(campaign: Campaign) -> str:
     kind = "Clopper and Pearson's [Clopper]" if "clopper" in campaign.interval else "Wilson's"
     text = f"Intervals are 95 % intervals: {kind} for proportions"
     cells = campaign.cells
-    weighted = bool((cells["done_w"] != cells["done"]).any())
+    weighted = layout.weighted(cells)
     keys = [*(["Wilson"] if kind.startswith("Wilson") else []), *(["Cochran"] * weighted)]
     text += ", at the effective sample size where rows carry weights or strata" * weighted
     text += f" [{', '.join(keys)}]" if keys else ""
