@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spaces import SPACES
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from progip.errors import ProgipError
 from progip.models.dynamic.mobilenet import MobileNetSpace
-from progip.models.dynamic.network import DynamicNetwork, cost, sort_hidden
+from progip.models.dynamic.network import Cost, DynamicNetwork, sort_hidden
 from progip.models.dynamic.resnet import ResNetSpace
 from progip.models.dynamic.space import Architecture, Space
 
@@ -140,12 +141,25 @@ def test_cost_of_a_network_by_hand() -> None:
     space = ResNetSpace(
         base=[1], depth=[0], expand=[0.5], widths=[8], strides=[2], stem=4, divisor=2, width=[1.0]
     )
-    macs, parameters = cost(space, space.largest(), 3, (1, 8, 8))
+    macs, parameters = Cost(space, 3, (1, 8, 8))(space.largest())
     stem, pixels, smaller = 9 * 4 * 64, 64, 16
     block = 4 * 4 * pixels + 9 * 4 * 4 * smaller + 4 * 8 * smaller + 4 * 8 * smaller
     assert macs == stem + block + 8 * 3
     weights = 9 * 4 + 4 * 4 + 9 * 16 + 32 + 32 + 8 * 3 + 3
     assert parameters == weights + 2 * (4 + 4 + 4 + 8 + 8)
+
+
+@pytest.mark.parametrize("family", SPACES)
+def test_cost_is_what_torch_counts(family: str) -> None:
+    space = SPACES[family]
+    cost = Cost(space, 3, (1, 12, 12))
+    for seed in range(8):
+        architecture = sampled(space, seed)
+        network = space.network(architecture, 3, 1).eval()
+        with FlopCounterMode(display=False) as counter:
+            network(torch.rand(1, 1, 12, 12))
+        parameters = sum(p.numel() for p in network.parameters())
+        assert cost(architecture) == (counter.get_total_flops() // 2, parameters)
 
 
 def test_spaces_of_the_publication() -> None:

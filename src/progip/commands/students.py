@@ -2,25 +2,32 @@
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from omegaconf import DictConfig
 from tabulate import tabulate
 
 from progip.attacks.base import Attack
+from progip.attacks.measuring import Robustness
 from progip.config import build, composed
 from progip.datasets.base import Dataset
 from progip.errors import ProgipError
 from progip.models.base import Model
-from progip.models.dynamic.network import cost
+from progip.models.dynamic.network import Cost
 from progip.models.dynamic.space import Architecture
 from progip.models.dynamic.student import write_student
 from progip.models.loading import seeded, usable_device
+from progip.report.figures.pareto import COLUMNS, FOUND, FRONT, SAMPLED, pareto_figure
 from progip.statistics import Rate
+from progip.storage.whole_files import write_whole
 from progip.students.cutting import Cutter
+from progip.students.search import TARGETS, Predictor, measure, pareto
 from progip.students.stages import Training
 from progip.students.training import Trainer
 
@@ -35,6 +42,11 @@ class Prepared:
     dataset: Dataset
     attack: Attack
     trainer: Trainer
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Of the students."""
+        return Cost(self.training.space, self.dataset.classes, self.dataset.shape)
 
     @property
     def seed(self) -> int:
@@ -109,31 +121,85 @@ def extract(arguments: argparse.Namespace) -> None:
     show([keep(step, step.cutter(), name, architecture)])
 
 
+def search(arguments: argparse.Namespace) -> None:
+    """Measure random students, fit a predictor, find cheap ones by NSGA-II, cut these out."""
+    step = prepared(arguments)
+    cutter, space, options = step.cutter(), step.training.space, step.training.search
+    folder = step.folder / "search"
+    # images that nothing was trained on, and that no result is of
+    images = step.dataset.split("calibration")
+    measured = measure(cutter, images, step.attack, options.samples, folder, step.seed)
+    predictor = Predictor(space, measured, options, step.seed)
+    quality = [{"predicted": name, **values} for name, values in predictor.quality.items()]
+    print(tabulate(quality, headers="keys", floatfmt=".3f"))
+    front = pareto(space, predictor, step.cost, options, step.seed)
+    places = sorted({*np.linspace(0, len(front) - 1, options.keep).astype(int).tolist()})
+    print(f"\n{len(front)} students on the predicted front, {len(places)} of them cut out:\n")
+    found = [keep(step, cutter, f"found_{n}", front[i][0]) for n, i in enumerate(places, 1)]
+    show(found)
+    content = {
+        "predictor": predictor.quality,
+        "search": asdict(options),
+        "front": [{"architecture": a, "predicted": worth.tolist()} for a, worth in front],
+    }
+    write_whole(folder / "search.json", lambda path: path.write_text(json.dumps(content, indent=1)))
+    points = [
+        {"kind": SAMPLED, "accuracy": a, "robust": r} for a, r in measured[TARGETS].to_numpy()
+    ]
+    points += [{"kind": FRONT, "accuracy": w[0], "robust": w[1]} for _, w in front]
+    points += [{"kind": FOUND, **one.rates()} for one in found]
+    figure = pareto_figure(pd.DataFrame(points, columns=COLUMNS))
+    print("\n".join(map(str, figure.write(folder))))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A student that was cut out, written and measured."""
+
+    name: str
+    path: Path
+    macs: int
+    parameters: int
+    attack: Attack
+    found: Robustness
+
+    def row(self) -> dict[str, Any]:
+        """Of a table."""
+        return {
+            "student": self.name,
+            "MACs": f"{self.macs:,}",
+            "parameters": f"{self.parameters:,}",
+            "images": self.found.clean.n,
+            "accuracy": shown(self.found.clean),
+            f"under {self.attack.name}, {self.attack.budget:g}/255": shown(self.found.robust),
+            "file": str(self.path),
+        }
+
+    def rates(self) -> dict[str, float]:
+        """Of a figure."""
+        both = {"accuracy": self.found.clean, "robust": self.found.robust}
+        return {
+            f"{name}{end}": value
+            for name, rate in both.items()
+            for end, value in (("", rate.estimate), ("_low", rate.low), ("_high", rate.high))
+        }
+
+
 def keep(
     step: Prepared,
     cutter: Cutter,
     name: str,
     architecture: Architecture,
     network: torch.nn.Module | None = None,
-) -> dict[str, Any]:
-    """Cut out (unless a network is given), write and measure a student; a row of a table."""
+) -> Kept:
+    """Cut out (unless a network is given), write and measure a student."""
     network = cutter.cut(architecture) if network is None else network
     images = step.dataset.split("evaluation")
     found = cutter.measured(network, images, step.attack, step.seed)
-    macs, parameters = cost(
-        step.training.space, architecture, step.dataset.classes, images.pixels.shape[1:]
-    )
+    macs, parameters = step.cost(architecture)
     path = step.folder / "students" / f"{name}.safetensors"
     write_student(network, step.training.space, architecture, path)
-    return {
-        "student": name,
-        "MACs": f"{macs:,}",
-        "parameters": f"{parameters:,}",
-        "images": found.clean.n,
-        "accuracy": shown(found.clean),
-        f"under {step.attack.name}, {step.attack.budget:g}/255": shown(found.robust),
-        "file": str(path),
-    }
+    return Kept(name, path, macs, parameters, step.attack, found)
 
 
 def shown(rate: Rate) -> str:
@@ -141,9 +207,9 @@ def shown(rate: Rate) -> str:
     return f"{100 * rate.estimate:.1f} ({100 * rate.low:.1f}–{100 * rate.high:.1f})"
 
 
-def show(rows: list[dict[str, Any]]) -> None:
+def show(kept: list[Kept]) -> None:
     """Print what was measured."""
-    print(tabulate(rows, headers="keys", disable_numparse=True))
+    print(tabulate([one.row() for one in kept], headers="keys", disable_numparse=True))
     print("\nin %, 95 % Wilson intervals; use one: model=student model.weights=FILE")
 
 
@@ -151,7 +217,7 @@ def add(commands: Any) -> None:
     """Make the command known."""
     top = commands.add_parser("students", help=__doc__.partition(": ")[2], description=__doc__)
     steps = top.add_subparsers(required=True, metavar="STEP")
-    for function in (train, extract):
+    for function in (train, extract, search):
         sub = steps.add_parser(
             function.__name__, help=function.__doc__, description=function.__doc__
         )
@@ -165,7 +231,7 @@ def add(commands: Any) -> None:
         sub.set_defaults(action=function)
         if function is train:
             sub.add_argument("--restart", action="store_true", help="begin anew")
-        else:
+        elif function is extract:
             what = "largest, smallest, random:SEED or an architecture as JSON"
             sub.add_argument("--student", required=True, help=what)
             sub.add_argument("--name", help="of its file; default: what --student says")

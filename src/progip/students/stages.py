@@ -55,6 +55,34 @@ class Teacher:
 
 
 @dataclass(kw_only=True)
+class Search:
+    """How students are searched for.
+
+    Attributes:
+        samples: random students that are measured; a fifth of them tests the predictor.
+        macs, parameters: the most that a found student may cost; None: any.
+        population, generations: of NSGA-II.
+        layers, width: hidden layers of the predictor, and their units.
+        keep: found students that are cut out and measured.
+    """
+
+    samples: int = 2000
+    macs: float | None = None
+    parameters: float | None = None
+    population: int = 100
+    generations: int = 100
+    layers: int = 6
+    width: int = 400
+    keep: int = 4
+
+    def __post_init__(self) -> None:
+        for name, least in (("samples", 10), ("population", 4), ("generations", 1),
+                            ("layers", 1), ("width", 1), ("keep", 1)):  # fmt: skip
+            if getattr(self, name) < least:
+                raise ProgipError(f"students.search.{name} must be at least {least}")
+
+
+@dataclass(kw_only=True)
 class Training:
     """How students are trained; the fields are the options of ``conf/students``.
 
@@ -64,6 +92,7 @@ class Training:
         procedure: the loss of every stage.
         teacher: where the teacher comes from.
         stages: one after the other.
+        search: how students are searched for afterwards.
         progressive: False opens everything in every stage, the ablation by uniform sampling.
         start: of the first stage: ``teacher`` (its weights) or ``scratch``.
         budget: of the attacks in procedures, which refer to it; pixel levels of 255.
@@ -79,6 +108,7 @@ class Training:
     procedure: Procedure
     teacher: Teacher = field(default_factory=Teacher)
     stages: list[Stage] = field(default_factory=list)
+    search: Search = field(default_factory=Search)
     progressive: bool = True
     start: str = "teacher"
     budget: float = 8.0

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
 
 from progip.models.dynamic.space import Architecture, Space
 
@@ -109,12 +108,42 @@ def sort_hidden(network: DynamicNetwork) -> None:
                         tensor.copy_(tensor[order])
 
 
-def cost(
-    space: Space, architecture: Architecture, classes: int, shape: tuple[int, int, int]
-) -> tuple[int, int]:
-    """Multiply-accumulates of one image of a shape, and parameters; nothing is computed."""
-    with torch.device("meta"):
-        network = space.network(architecture, classes, shape[0]).eval()
-        with FlopCounterMode(display=False) as counter:
-            network(torch.empty(1, *shape))
-    return counter.get_total_flops() // 2, sum(p.numel() for p in network.parameters())
+class Cost:
+    """Multiply-accumulates of one image, and parameters, of every student of a space.
+
+    A layer has as many output pixels in a student as in the largest network, so only its weights
+    differ; no image is computed.
+
+    Args:
+        shape: (channels, height, width) of an image.
+    """
+
+    def __init__(self, space: Space, classes: int, shape: tuple[int, ...]) -> None:
+        self._space, self._classes, self._channels = space, classes, shape[0]
+        self._pixels: dict[str, int] = {}
+        self._known: dict[str, tuple[int, int]] = {}
+        network = self._network(space.largest())
+        for name, module in network.named_modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.register_forward_hook(
+                    lambda m, i, out, name=name: self._pixels.update({name: out[0, 0].numel()})
+                )
+        network(torch.empty(1, *shape, device="meta"))
+
+    def __call__(self, architecture: Architecture) -> tuple[int, int]:
+        """Multiply-accumulates of convolutions and linear layers, and parameters."""
+        key = str(architecture)
+        if key in self._known:
+            return self._known[key]
+        own = dict(self._network(architecture).named_parameters())
+        macs = sum(
+            own[f"{name}.weight"].numel() * pixels
+            for name, pixels in self._pixels.items()
+            if f"{name}.weight" in own
+        )
+        self._known[key] = macs, sum(parameter.numel() for parameter in own.values())
+        return self._known[key]
+
+    def _network(self, architecture: Architecture) -> nn.Module:
+        with torch.device("meta"):
+            return self._space.network(architecture, self._classes, self._channels).eval()
