@@ -66,11 +66,16 @@ def test_both_executors_give_the_same(name: str, memory_format: torch.memory_for
         assert 0 < fine.mean() < 1, fault_pass  # some faults reach the score, some do not
 
 
-def test_between_the_steps_of_pro_nothing_is_hit() -> None:
+def test_every_step_of_pro_has_the_sites_of_the_first() -> None:
     network, images = tiny_network(), images_of(5)
     one, three = (find_sites(network, PRO(name="pro", steps=n), images[:3]) for n in (1, 3))
-    assert one == three
     assert all(one.values())
+    assert list(three) == [*one, "forward_2", "backward_2", "forward_3", "backward_3"]
+    assert {name: three[name] for name in one} == one
+    for step in (2, 3):
+        assert [s.key for s in three[f"backward_{step}"]] == [s.key for s in one["backward"]]
+        forward, first = three[f"forward_{step}"], one["first_forward"]
+        assert [(s.key, s.shape) for s in forward] == [(s.key, s.shape) for s in first]
 
 
 def test_the_scaled_head_of_adascale_is_a_site_of_its_own() -> None:

@@ -15,6 +15,7 @@ from progip.analysis import measuring, tally
 from progip.analysis.kinds import Kinds, declared_in, kinds_of
 from progip.analysis.manifests import CellFolder
 from progip.errors import ProgipError
+from progip.passes import is_backward
 from progip.statistics import Moments
 
 #: columns that are read of every cell, beside the flags of its outcome
@@ -64,7 +65,7 @@ def count_cell(cell: CellFolder, estimand: str | None = None) -> CellCounts:
     sums = tally.Tally(cell.manifest, estimand)
     kinds = sums.kinds
     means = [measuring.MeanSums(measure) for measure in kinds.declared.measures]
-    backward = cell.manifest["cell"]["fault_pass"] == "backward"
+    backward = is_backward(cell.manifest["cell"]["fault_pass"])
     more = [name for mean in means for name in mean.columns]
     more += _nonfinite_columns(kinds, backward).values()
     names = tuple(dict.fromkeys((*COLUMNS, *sums.columns, *more)))

@@ -12,6 +12,7 @@ import pandas as pd
 from progip.analysis.campaign import DETECTOR, SETTING
 from progip.analysis.kinds import OOD_VERDICT, Kinds
 from progip.analysis.manifests import IDENTITY
+from progip.passes import is_pass, place_of
 from progip.records import PASSES, POPULATIONS
 from progip.statistics import Moments, Rate, rate, rate_from_sums
 
@@ -200,7 +201,9 @@ def in_order(axis: str, values: Iterable[str]) -> list[str]:
 
     ALL comes first, but last among passes.
     """
-    known = {"fault_pass": PASSES, "population": POPULATIONS, "protection": (UNPROTECTED,)}
+    values = list(values)
+    passes = tuple(sorted((v for v in {*PASSES, *values} if is_pass(v)), key=place_of))
+    known = {"fault_pass": passes, "population": POPULATIONS, "protection": (UNPROTECTED,)}
     first = known.get(axis, ())
 
     def place(value: str) -> tuple[int, str]:

@@ -25,6 +25,7 @@ from progip.analysis.manifests import CellFolder, correction_of
 from progip.analysis.raw_rates import RawRate, RawRates
 from progip.analysis.site_counts import Counts, Place, bits_of, count_sites, places_of
 from progip.errors import ProgipError
+from progip.passes import is_backward
 from progip.statistics.limits import (
     upper_limit,
     weighted_coverage_limit,
@@ -137,7 +138,7 @@ def _exposed(
     width = bits_of(cell)
     named = cell.manifest["cell"]
     fault_pass = str(named["fault_pass"])
-    usual = "grad_input" if fault_pass == "backward" else "output"
+    usual = "grad_input" if is_backward(fault_pass) else "output"
     found = []
     places = places_of(cell.manifest)
     if not places:

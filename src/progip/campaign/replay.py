@@ -19,6 +19,7 @@ from progip.campaign.subject import Subject, prepare
 from progip.campaign.training import learn
 from progip.engine.layer_trace import LayerDifference, trace_run
 from progip.errors import ProgipError
+from progip.passes import place_of
 from progip.storage import store
 from progip.storage.manifests import check_same_identity, code_differences, read_manifest
 from progip.storage.reading import read_shard
@@ -186,7 +187,8 @@ def replay(settings: CellSettings, run_id: int) -> Replay:
 def spread(layers: list[LayerDifference]) -> list[str]:
     """For each pass in a sentence: where the run first differs from golden, and where that ends."""
     told: list[str] = []
-    for fault_pass in records.PASSES:
+    passes = sorted({*records.PASSES, *(layer.fault_pass for layer in layers)}, key=place_of)
+    for fault_pass in passes:
         here = [layer for layer in layers if layer.fault_pass == fault_pass]
         apart = [i for i, layer in enumerate(here) if layer.differing]
         if not apart:

@@ -22,6 +22,7 @@ from progip.ood_methods.base import OODMethod
 from progip.outcomes.base import Outcome
 from progip.outcomes.ood_verdict import DECLARED as USUAL
 from progip.outcomes.ood_verdict import OODVerdict
+from progip.passes import is_pass
 from progip.probes import Probe
 from progip.probes.needs import check_needs
 from progip.protections.base import Protection
@@ -194,8 +195,8 @@ class CellSettings:
                 "every run, and no fault map; leave it out"
             )
         method = self.subject.ood_method
-        if not stays and self.fault_pass not in records.PASSES:
-            raise ProgipError(f"pass={self.fault_pass!r} is not one of {', '.join(records.PASSES)}")
+        if not stays and not is_pass(self.fault_pass):
+            raise ProgipError(f"pass={self.fault_pass!r} is not one of {', '.join(method.passes)}")
         if not stays and self.fault_pass not in method.passes:
             raise ProgipError(
                 f"pass={self.fault_pass}: ood_method '{method.name}' has only "

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from progip.contracts.broken import Owner
 from progip.ood_methods.base import Detection, OODMethod
+from progip.passes import is_pass, place_of
 from progip.records import PASSES
 
 COUNT, CLASSES = 12, 4
@@ -36,9 +37,11 @@ def check_ood_method(
     owner = Owner(method)
     owner.check_options()
     owner.must(
-        bool(method.passes) and list(method.passes) == [p for p in PASSES if p in method.passes],
+        bool(method.passes)
+        and all(map(is_pass, method.passes))
+        and list(method.passes) == sorted({*method.passes}, key=place_of),
         f"declares the passes {', '.join(method.passes)}; give some of {', '.join(PASSES)}, in "
-        "this order",
+        "this order (of several steps forward_2, backward_2 and so on before the last)",
     )
     network = _small_network() if network is None else network
     images = torch.randn(COUNT, 3, 8, 8, generator=_seeded(1)) if images is None else images
@@ -77,13 +80,13 @@ def _detected(owner: Owner, method: OODMethod, network: nn.Module, images: Tenso
 
 def _check_shapes(owner: Owner, method: OODMethod, found: Detection, images: Tensor) -> None:
     count = len(images)
-    logits, gradient, perturbed, score = found
+    logits, gradient, perturbed, score, later = found
     owner.must(logits.dim() == 2 and len(logits) == count, "must give logits (B, classes)")
     owner.must(score.shape == (count,), f"must give scores (B,), not {tuple(score.shape)}")
     owner.must(score.dtype == torch.float64, f"must give float64 scores, not {score.dtype}")
     owner.must(bool(torch.isfinite(score).all()), "gives a clean score that is not finite")
     owner.must(len(gradient) == count, "must give a gradient of each image")
-    owner.must(not any(t.requires_grad for t in found), "must detach what it gives")
+    owner.must(not any(t.requires_grad for t in (*found[:4], *later)), "must detach what it gives")
     if "backward" in method.passes:
         owner.must(gradient.shape == images.shape, "must give a gradient of the images' shape")
         owner.must(perturbed.shape == images.shape, "must give perturbed images of their shape")
@@ -104,12 +107,24 @@ def _check_rows(
     mixed[~kept] = mixed[~kept] * 0.5
     other = _detected(owner, method, network, mixed)
     for name in Detection._fields:
-        expected, got = getattr(found, name)[place][kept], getattr(other, name)[kept]
-        owner.must(torch.equal(expected, got), f"gives an image another {name} beside other images")
+        pairs = zip(_tensors(found, name), _tensors(other, name), strict=True)
+        owner.must(
+            all(torch.equal(expected[place][kept], got[kept]) for expected, got in pairs),
+            f"gives an image another {name} beside other images",
+        )
 
 
 def _same(one: Detection, other: Detection) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    return all(
+        len(_tensors(one, name)) == len(_tensors(other, name))
+        and all(map(torch.equal, _tensors(one, name), _tensors(other, name)))
+        for name in Detection._fields
+    )
+
+
+def _tensors(found: Detection, name: str) -> tuple[Tensor, ...]:
+    value = getattr(found, name)
+    return (value,) if isinstance(value, Tensor) else tuple(value)
 
 
 def _seeded(seed: int) -> torch.Generator:

@@ -45,7 +45,11 @@ def check_probe(probe: Probe) -> None:
         f"must give {', '.join(c.name for c in probe.produces)}, gave {', '.join(found)}",
     )
     again, fewer = _observed(probe, detection, COUNT), _observed(probe, detection, COUNT - 3)
-    other = Detection(*(part.flip(0) for part in detection))
+    logits, gradient, perturbed, score, later = detection
+    other = Detection(
+        logits.flip(0), gradient.flip(0), perturbed.flip(0), score.flip(0),
+        tuple(part.flip(0) for part in later),
+    )  # fmt: skip
     turned = _observed(probe, other, COUNT, LABELS.flip(0))
     for column in probe.produces:
         values = found[column.name]
@@ -102,4 +106,5 @@ def _detection() -> Detection:
     gradient = torch.randn(COUNT, 3, 8, 8, generator=draw)
     logits[0, 1], logits[1, 2], gradient[2, 0, 0, 0] = torch.nan, torch.inf, torch.nan
     images = torch.randn(COUNT, 3, 8, 8, generator=draw)
-    return Detection(logits, gradient, images, torch.randn(COUNT, generator=draw).double())
+    score = torch.randn(COUNT, generator=draw).double()
+    return Detection(logits, gradient, images, score, (2 * gradient.flip(0),))

@@ -10,6 +10,7 @@ from torch import Tensor
 from progip.fault_models.base import Hits, Site
 from progip.models.calls import Call
 from progip.number_formats.codes import registers, spread
+from progip.passes import is_backward
 
 NONE = np.zeros(0, dtype=np.int64)
 
@@ -53,7 +54,7 @@ class BatchFaults:
         self._registers = {site.key for site in sites if site.of_metadata}
         self._shapes = {site.key: site.shape for site in sites}
         self._axes = {site.key: site.axis for site in sites}
-        self._fresh = {site.key for site in sites if site.fresh and fault_pass != "backward"}
+        self._fresh = {site.key for site in sites if site.fresh and not is_backward(fault_pass)}
         self._strides: dict[Call, tuple[int, ...]] = {}  # as last seen
         self._planned: dict[Call, _Planned] = {}
         self._fired: list[tuple[np.ndarray, Tensor, Tensor]] = []

@@ -8,13 +8,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from progip import records
 from progip.engine.pipeline import Observation, Pipeline
 from progip.engine.reference import ReferenceExecutor
 from progip.engine.sites import SiteKey, hookable
 from progip.fault_models.base import Site
 from progip.models.calls import tensor_argument, with_tensor_argument
 from progip.ood_methods.base import EnterPass, no_pass
+from progip.passes import backward_of, is_backward, is_forward, place_of
 
 #: what a pass hands on: rows of the trace that stand for no module
 HANDED_ON = {"first_forward": "logits", "backward": "gradient maximum", "second_forward": "score"}
@@ -69,17 +69,18 @@ class TracingPipeline(Pipeline):
 
         def before(args: Any, kwargs: Any, name: str) -> Any:
             given = tensor_argument(args, kwargs)
-            if current != "first_forward" or given is None or not given.requires_grad:
+            back = backward_of(current)
+            if not back or given is None or not given.requires_grad:
                 return None
             key = (name, counts.get(name, 0))
             view = given if key in self._views_of else given.view_as(given)
-            view.register_hook(lambda gradient: self._keep("backward", *key, gradient))
+            view.register_hook(lambda gradient: self._keep(back, *key, gradient))
             return with_tensor_argument(args, kwargs, view)
 
         def after(output: Any, name: str) -> None:
             call = counts.get(name, 0)
             counts[name] = call + 1
-            if current in ("first_forward", "second_forward") and isinstance(output, Tensor):
+            if is_forward(current) and isinstance(output, Tensor):
                 self._keep(current, name, call, output)
 
         with ExitStack() as stack:
@@ -114,7 +115,7 @@ def trace_run(
     hits = executor.hits(plan)
     hit = {executor.sites[i].key for i in hits.site.tolist()}
     tracing = TracingPipeline(
-        executor.pipeline, hit if executor.fault_pass == "backward" else set(), sites
+        executor.pipeline, hit if is_backward(executor.fault_pass) else set(), sites
     )
     executor.on(tracing, lambda _: hits).run(plan)
     faulty = dict(tracing.trace)
@@ -122,9 +123,7 @@ def trace_run(
     executor.on(tracing, lambda _: harmless).run(plan)
     return [
         _difference(key, golden, faulty[key])
-        for key, golden in sorted(
-            tracing.trace.items(), key=lambda i: records.PASSES.index(i[0][0])
-        )
+        for key, golden in sorted(tracing.trace.items(), key=lambda i: place_of(i[0][0]))
     ]
 
 

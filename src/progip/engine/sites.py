@@ -17,6 +17,7 @@ from progip.number_formats.base import NumberFormat
 from progip.number_formats.emulated import held_in
 from progip.number_formats.fp32 import FP32
 from progip.ood_methods.base import OODMethod
+from progip.passes import backward_of, is_backward, is_forward
 from progip.records import PASSES
 
 #: convolution and linear layers: what multiplies and accumulates
@@ -111,19 +112,20 @@ def survey(network: nn.Module, method: OODMethod, images: Tensor) -> Survey:
     """
     watcher = _Watcher(network, method)
     axes = batch_axes(watcher.run, images)
-    sites: dict[str, list[Site]] = {name: [] for name in PASSES}
+    passes = dict.fromkeys((*PASSES, *method.passes))
+    sites: dict[str, list[Site]] = {name: [] for name in passes}
     for (fault_pass, layer, call), axis in axes.items():
         module, tensor = watcher.modules[layer], watcher.seen[fault_pass, layer, call]
         if tensor.dtype == FP32.dtype and axis is not None:
             macs = watcher.macs.get((layer, call), 0)
-            what = "gradients" if fault_pass == "backward" else "outputs"
+            what = "gradients" if is_backward(fault_pass) else "outputs"
             held = held_in(module, what, FP32)
             sites[fault_pass].append(_site(layer, call, module, tensor, axis, macs, held))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(images[:1].repeat(2, *[1] * (images.dim() - 1)))
     hit = sum(site.macs for site in sites["first_forward"])
     macs = max(counter.get_total_flops() // 4, hit)  # of two images; a product and a sum each
-    left_out = {n: _left_out(watcher, n, sites[n], FP32.dtype) for n in PASSES}
+    left_out = {n: _left_out(watcher, n, sites[n], FP32.dtype) for n in passes}
     return Survey(sites, left_out, macs)
 
 
@@ -163,9 +165,10 @@ class _Watcher:
 
         def before(module: nn.Module, args: Any, kwargs: Any, name: str) -> Any:
             given = tensor_argument(args, kwargs)
-            if self._current != "first_forward" or given is None or not given.requires_grad:
+            back = backward_of(self._current)
+            if not back or given is None or not given.requires_grad:
                 return None
-            view, key = given.view_as(given), ("backward", name, self._counts.get(name, 0))
+            view, key = given.view_as(given), (back, name, self._counts.get(name, 0))
 
             def on_gradient(gradient: Tensor) -> None:
                 self.seen[key] = _Tensor(tuple(given.shape), gradient.dtype)
@@ -175,7 +178,7 @@ class _Watcher:
             return with_tensor_argument(args, kwargs, view)
 
         def after(module: nn.Module, args: Any, kwargs: Any, output: Any, name: str) -> None:
-            if self._current not in ("first_forward", "second_forward"):
+            if not is_forward(self._current):
                 return
             call = self._counts.get(name, 0)
             self._counts[name] = call + 1
@@ -267,6 +270,6 @@ def _reason(watcher: _Watcher, fault_pass: str, layer: str, dtype: torch.dtype) 
         return f"gives {kind}; only {wanted} can be hit"
     if types:
         return "gives the same tensor for every image"
-    if fault_pass == "backward":
+    if is_backward(fault_pass):
         return "is not part of the backward pass"
     return watcher.other.get((fault_pass, layer), "is never called as a module in this pass")

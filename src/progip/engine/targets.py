@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from progip.models.calls import tensor_argument, with_tensor_argument
+from progip.passes import forward_of, is_backward, is_forward
 
 #: gives a tensor with its faults in it
 Flip = Callable[[Tensor], Tensor]
@@ -22,12 +23,14 @@ class Target(ABC):
         name: what result rows call it.
         scope: ``row``: every row of a batch has faults of its own; ``round``: one set of faults
             for a whole round of images (what stays in memory).
-        passes: those in which there are such tensors.
     """
 
     name: ClassVar[str]
     scope: ClassVar[str] = "row"
-    passes: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def is_in(self, fault_pass: str) -> bool:
+        """Whether there are such tensors in a pass."""
 
     @abstractmethod
     def counted_in(self, fault_pass: str) -> str:
@@ -42,7 +45,10 @@ class ModuleOutput(Target):
     """The output of a module in a forward pass: an activation."""
 
     name: ClassVar[str] = "output"
-    passes: ClassVar[tuple[str, ...]] = ("first_forward", "second_forward")
+
+    def is_in(self, fault_pass: str) -> bool:
+        """In every forward pass."""
+        return is_forward(fault_pass)
 
     def counted_in(self, fault_pass: str) -> str:
         """The pass itself."""
@@ -62,11 +68,14 @@ class InputGradient(Target):
     """The gradient that a module's backward computation gives for its input (``grad_input``)."""
 
     name: ClassVar[str] = "grad_input"
-    passes: ClassVar[tuple[str, ...]] = ("backward",)
+
+    def is_in(self, fault_pass: str) -> bool:
+        """In every backward pass."""
+        return is_backward(fault_pass)
 
     def counted_in(self, fault_pass: str) -> str:
         """The forward pass that the gradient is computed from."""
-        return "first_forward"
+        return forward_of(fault_pass)
 
     def hook(self, module: nn.Module, at_call: AtCall) -> RemovableHandle:
         """On a view of the input of its own: the gradient of the input sums what others give."""
@@ -87,4 +96,4 @@ TARGETS: tuple[Target, ...] = (ModuleOutput(), InputGradient())
 
 def target_of(fault_pass: str) -> Target:
     """The target of faults in the execution of a pass."""
-    return next(target for target in TARGETS if fault_pass in target.passes)
+    return next(target for target in TARGETS if target.is_in(fault_pass))

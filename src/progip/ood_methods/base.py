@@ -36,12 +36,14 @@ class Detection(NamedTuple):
         gradient: gradient of the detector's loss at the image, shape of the image batch.
         perturbed: the perturbed images, same shape.
         score: (B,) float64; higher means more in-distribution.
+        later_gradients: those of further steps, each as ``gradient``, where there are any.
     """
 
     logits: Tensor
     gradient: Tensor
     perturbed: Tensor
     score: Tensor
+    later_gradients: tuple[Tensor, ...] = ()
 
 
 def no_pass(name: str) -> None:
@@ -58,7 +60,7 @@ class OODMethod(Described, ABC):
     Class attributes:
         gradient_vanishes: whether a corrupted forward pass can drive the gradient to zero, so that
             an almost-zero gradient is a symptom of a fault (ProGIP, first detector).
-        passes: those that ``detect`` announces; a fault can hit no other.
+        passes: those that ``detect`` announces (``progip.passes``); a fault can hit no other.
         verdicts: whether it tells in- from out-of-distribution inputs at all.
 
     What a protection can be asked to look at follows from ``passes`` and ``verdicts``: see
@@ -74,7 +76,7 @@ class OODMethod(Described, ABC):
     @property
     def evidence(self) -> tuple[str, ...]:
         """The columns of evidence (``protections.base.EVIDENCE``) that it computes."""
-        found = [name for made in self.passes for name in _EVIDENCE[made]]
+        found = [name for made in self.passes for name in _EVIDENCE.get(made, ())]
         return (*found, *(("score", "nonfinite_score") if self.verdicts else ()))
 
     @property

@@ -16,6 +16,7 @@ from progip.ood_methods.base import (
     finite_or_nan,
     no_pass,
 )
+from progip.passes import passes_of
 
 
 @dataclass(kw_only=True)
@@ -28,10 +29,10 @@ class PRO(GradientStep):
     negative). The class comes from x_0. Steps are not projected into a ball, as in public code.
     The score is NaN where a logit of the first or of the last forward pass is not finite.
 
-    The three passes that faults and range checks know are the forward pass of x_0, its gradient
-    (which ProGIP watches) and the forward pass of x_steps. With ``steps`` above 1 the forward
-    passes and gradients between them are made, too, but no fault hits them and no range is checked
-    there, so their share of a detector's failures is not in the rates.
+    Faults can hit the forward pass and the gradient of every step: ``first_forward`` and
+    ``backward`` of x_0, ``forward_2`` and ``backward_2`` of x_1, and so on, and ``second_forward``,
+    that of x_steps. ProGIP watches the first gradient, with ``gradient: steps`` all of them. Ranges
+    are checked in the first and in the last forward pass.
 
     Attributes:
         steps: gradient steps.
@@ -61,6 +62,10 @@ class PRO(GradientStep):
     keep: str = "minimum"
     temperature: float = 1.0
 
+    @property
+    def passes(self) -> tuple[str, ...]:  # type: ignore[override]  # how many is an option
+        return passes_of(self.steps)
+
     gradient_vanishes: ClassVar[bool] = True  # a huge logit saturates the softmax
 
     def __post_init__(self) -> None:
@@ -74,21 +79,27 @@ class PRO(GradientStep):
             )
 
     def detect(self, network: nn.Module, images: Tensor, enter: EnterPass = no_pass) -> Detection:
-        moved = images.detach()
-        enter("first_forward")
-        logits, gradient, score = self._step(network, moved, enter)
-        scores, first = [score], gradient
-        for _ in range(self.steps - 1):
-            moved = self.perturb(moved, gradient)
-            _, gradient, score = self._step(network, moved, no_pass)
+        moved, logits = images.detach(), None
+        gradients: list[Tensor] = []
+        scores: list[Tensor] = []
+        for step in range(self.steps):
+            if step:
+                moved = self.perturb(moved, gradients[-1])
+            forward, backward = self.passes[2 * step : 2 * step + 2]
+            enter(forward)
+            found, gradient, score = self._step(network, moved, backward, enter)
+            logits = found if logits is None else logits
+            gradients.append(gradient)
             scores.append(score)
-        moved = self.perturb(moved, gradient)
+        assert logits is not None  # there is one step at least
+        moved = self.perturb(moved, gradients[-1])
         with torch.no_grad():
             enter("second_forward")
             final = network(moved)
         scores.append(finite_or_nan(self.confidence_of(final.double()), final))
         last = scores[-1] if self.keep == "last" else torch.stack(scores).amin(0)  # NaN stays
-        return Detection(logits, first, moved, finite_or_nan(last, logits))
+        score = finite_or_nan(last, logits)
+        return Detection(logits, gradients[0], moved, score, tuple(gradients[1:]))
 
     def confidence_of(self, logits: Tensor) -> Tensor:
         """S (B,) of logits (B, classes)."""
@@ -98,14 +109,14 @@ class PRO(GradientStep):
         return (torch.softmax(logits, 1) * torch.log_softmax(logits, 1)).sum(1)
 
     def _step(
-        self, network: nn.Module, images: Tensor, enter: EnterPass
+        self, network: nn.Module, images: Tensor, backward: str, enter: EnterPass
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, gradient of the confidence, and the confidence in float64, at some images."""
         images = images.detach().requires_grad_(True)
         with torch.enable_grad():
             logits = network(images)
             confidence = self.confidence_of(logits)
-            enter("backward")
+            enter(backward)
             gradient = self.gradient(confidence, images)
         logits = logits.detach()
         return logits, gradient, self.confidence_of(logits.double())

@@ -13,6 +13,7 @@ from progip.engine.pipeline import Pipeline
 from progip.engine.ranges import Bounds, extremes
 from progip.engine.sites import SiteKey, hookable
 from progip.models.calls import Call, tensor_argument, with_tensor_argument
+from progip.passes import backward_of, is_forward
 
 _LIBRARY = torch.library.Library("progip", "DEF")
 _LIBRARY.define("site(Tensor tensor, int number) -> Tensor")
@@ -83,17 +84,18 @@ class Markers:
 
         def pre_hook(args: Any, kwargs: Any, name: str) -> Any:
             given = tensor_argument(args, kwargs)
-            if self._current != "first_forward":
+            back = backward_of(self._current)
+            if not back:
                 return None
             call = self._counts.get(f"<{name}", 0)
             self._counts[f"<{name}"] = call + 1
             if given is None or not markable(given) or not given.requires_grad:
                 return None
-            marked = _MarkGradient.apply(given, self._number("backward", name, call))
+            marked = _MarkGradient.apply(given, self._number(back, name, call))
             return with_tensor_argument(args, kwargs, marked)
 
         def hook(output: Any, name: str) -> Any:
-            if self._current not in ("first_forward", "second_forward"):
+            if not is_forward(self._current):
                 return None
             call = self._counts.get(name, 0)
             self._counts[name] = call + 1

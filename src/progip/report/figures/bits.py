@@ -51,7 +51,7 @@ def draw(data: pd.DataFrame) -> Drawing:
         panel = axes[row, 0]
         for number, name in enumerate(names):
             part = data[(data["ood_method"] == method) & (data["fault_pass"] == name)]
-            look = style.PASS_LOOKS[name]
+            look = style.pass_look(name)
             panel.errorbar(
                 part["bit"] + 0.22 * (number - (len(names) - 1) / 2), 100 * part["estimate"],
                 yerr=100 * abs(part[["low", "high"]].sub(part["estimate"], axis=0)).to_numpy().T,

@@ -11,7 +11,8 @@ from matplotlib.ticker import NullLocator
 from progip.analysis.campaign import Campaign, by_group
 from progip.analysis.estimates import ALL, in_order
 from progip.analysis.site_rates import executions_of
-from progip.records import EVERY_PASS, PASSES
+from progip.passes import is_pass
+from progip.records import EVERY_PASS
 from progip.report import formats
 from progip.report.figures import style
 from progip.report.figures.base import Absent, Figure, called, readable
@@ -97,7 +98,8 @@ def draw(data: pd.DataFrame) -> Drawing:
     """One row per detector, one column per pass."""
     bars = data[data["kind"] != "threshold"]
     detectors = list(by_group(bars, ["model", "ood_method"]))
-    names = in_order("fault_pass", set(bars["fault_pass"]) & {*PASSES, EVERY_PASS})
+    shown = {name for name in bars["fault_pass"] if is_pass(name) or name == EVERY_PASS}
+    names = in_order("fault_pass", shown)
     drawing, axes = style.panels(len(detectors), len(names), 2.2, sharey=True, sharex="row")
     limits = data[data["kind"] == "threshold"]
     for row, (key, group) in enumerate(detectors):

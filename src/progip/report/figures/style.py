@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
 from progip.analysis.estimates import in_order
+from progip.passes import is_backward
 from progip.records import EVERY_PASS
 
 WIDTH = 7.2  # inches: a text column, and a phone held upright can still be scrolled through it
@@ -98,6 +99,15 @@ PASS_LOOKS = {
     "second_forward": Look(GREEN, "^", ":"),
     EVERY_PASS: Look(BLACK, "D", "-"),
 }
+
+
+def pass_look(name: str) -> Look:
+    """Of a pass; those of steps in between look like their kind, thinner dashes."""
+    if name in PASS_LOOKS:
+        return PASS_LOOKS[name]
+    return Look(VERMILION, "v", "-.") if is_backward(name) else Look(SKY, "X", (0, (5, 1)))
+
+
 POPULATION_LOOKS = {"id": Look(BLUE, "o", "-"), "ood": Look(VERMILION, "s", "--")}
 
 

@@ -11,6 +11,7 @@ from progip.analysis.campaign import Campaign
 from progip.analysis.manifests import part
 from progip.described import WORKS, cited, said_by
 from progip.outcomes.ood_verdict import OODVerdict
+from progip.passes import is_pass, place_of
 from progip.report import layout
 from progip.report.layout import Block, Note, Section
 from progip.report.published import progip as published
@@ -126,7 +127,7 @@ def _verdicts(campaign: Campaign) -> bool:
 def _runs(campaign: Campaign) -> str:
     cells = campaign.cells
     seeds = ", ".join(str(seed) for seed in sorted(cells["seed"].unique()))
-    hit = [name for name in records.PASSES if name in {*cells["fault_pass"]}]
+    hit = sorted({name for name in cells["fault_pass"] if is_pass(name)}, key=place_of)
     where = " or ".join(name.replace("_", " ") for name in hit)
     stay = (cells["fault_pass"] == records.EVERY_PASS).any()
     maps = (
