@@ -21,11 +21,11 @@ AT = f"at {100 * MOST:g} % ID"
 HEADERS = ["protection", *RATES, AT]
 READING = (
     "Failures detected, and false alarms on clean ID images, on clean OOD images and in harmless "
-    "faults, in % with 95 % intervals; all passes and both populations together. The last column, "
-    "detection, "
-    f"moves the limits of each protection together until at most {100 * MOST:g} % of the clean ID "
-    "evaluation images raise an alarm, so that protections are compared at the same price; the "
-    "limit is chosen on the images that it is counted on. A dash: its limits cannot be moved."
+    "faults, in % with 95 % intervals; all passes and both populations together. The last column "
+    "is detection with all limits of a protection moved together until at most "
+    f"{100 * MOST:g} % of the clean ID evaluation images raise an alarm, so that protections are "
+    "compared at the same price; that limit is chosen on the images that it is counted on. A dash: "
+    "its limits cannot be moved."
 )
 
 
