@@ -9,6 +9,7 @@ from progip.campaign.execution import Execution
 from progip.campaign.first_hits import saved_share
 from progip.engine.incremental import IncrementalExecutor
 from progip.fault_models.base import Hits, Site
+from progip.passes import passes_of
 
 SITES = [Site(name, 0, "Linear", (10,), 10, 100) for name in "abcd"]
 PASSES = ("first_forward", "backward", "second_forward")
@@ -30,6 +31,10 @@ def test_share_before_the_first_hit() -> None:
     expected = (1 / 3.8 + (1 + 0.9) / 3.8 + 1) / 3
     assert saved_share(found, 3, SITES, "backward", PASSES) == pytest.approx(expected)
     assert saved_share(hits([0]), 1, SITES, "first_forward", PASSES[:1]) == 0.0
+    # two steps: forward, backward, forward are done when the second gradient begins
+    expected = ((3.8 + 1.8 / 4) / 6.6 + (3.8 + 1.8 / 2) / 6.6) / 2
+    two = hits([2], [1])
+    assert saved_share(two, 2, SITES, "backward_2", passes_of(2)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

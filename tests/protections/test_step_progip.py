@@ -116,3 +116,10 @@ def test_a_pass_that_the_detector_has_not_is_refused_with_those_it_has(tmp_path:
             run(tmp_path, f"fault_pass.name={name}")
     with pytest.raises(ProgipError, match="pass=backward_2: ood_method 'odin' has only"):
         cell_settings(composed(["pass=backward_2"], CONF))
+
+
+def test_a_correction_is_seen_in_every_forward_pass(tmp_path: Path) -> None:
+    words = ["protection=ranger_clip", "probes=[]", "runs=60", "self_check=0"]
+    rows = run(tmp_path, *words, "pass=forward_2")
+    assert (rows["hits_corrected"] > 0).any()
+    assert rows.loc[rows["hits_corrected"] > 0, "alarm"].all()

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from progip.errors import ProgipError
+from progip.passes import is_pass
 from progip.records import EVERY_PASS, PASSES
 
 TARGETS = ("output", "grad_input", "weight", "bias")
@@ -110,7 +111,7 @@ def _entry(where: str, content: Any) -> RawRate:
         str(content["source"]),
         _number(f"{where}.fit_per_bit", content["fit_per_bit"]),
         _names(f"{where}.targets", content["targets"], TARGETS),
-        _names(f"{where}.passes", content.get("passes") or [], (*PASSES, EVERY_PASS)),
+        _passes(f"{where}.passes", content.get("passes") or []),
         _share(f"{where}.residency", content["residency"]),
         {str(n): _share(f"{where}.residency_of.{n}", share) for n, share in layers.items()},
     )
@@ -141,6 +142,12 @@ def _share(where: str, value: Any) -> float:
     if not 0 < number <= 1:
         raise ProgipError(f"{where} is {value!r}; give a share of the time above 0, at most 1")
     return number
+
+
+def _passes(where: str, value: Any) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    further = [n for n in names if is_pass(str(n))] if isinstance(names, list) else []
+    return _names(where, value, tuple(dict.fromkeys((*PASSES, *further, EVERY_PASS))))
 
 
 def _names(where: str, value: Any, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,9 +5,10 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from progip.fault_models.base import Hits, Site
+from progip.passes import is_backward, place_of
 
-#: multiply-accumulates of each pass in those of a forward pass
-WORK = {"first_forward": 1.0, "backward": 1.8, "second_forward": 1.0}
+#: multiply-accumulates of a backward pass in those of a forward pass
+BACKWARD_WORK = 1.8
 
 
 def saved_share(
@@ -22,11 +23,11 @@ def saved_share(
         sites: that they name, in the order of a forward pass.
         passes: that the detector makes.
     """
-    order = np.arange(len(sites)) if fault_pass != "backward" else np.arange(len(sites))[::-1]
+    order = np.arange(len(sites)) if not is_backward(fault_pass) else np.arange(len(sites))[::-1]
     first = np.full(runs, len(sites))
     np.minimum.at(first, hits.row, order[hits.site])
-    work = {name: amount for name, amount in WORK.items() if name in passes}
-    names = list(work)
+    names = sorted(passes, key=place_of)
+    work = {name: BACKWARD_WORK if is_backward(name) else 1.0 for name in names}
     before = sum(work[name] for name in names[: names.index(fault_pass)])
     share = (before + work[fault_pass] * first / len(sites)) / sum(work.values())
     share[first == len(sites)] = 1.0

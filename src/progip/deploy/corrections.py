@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from progip.engine.corrected import FORWARD
 from progip.errors import ProgipError
+from progip.passes import is_forward
 from progip.protections.base import Protection
 from progip.protections.correcting import Correcting, learnt_by, protected_evidence
 
@@ -40,7 +40,7 @@ class CorrectionsSeen:
 
     def leave(self) -> None:
         """The current pass is done."""
-        if self.watched and self._current in FORWARD:
+        if self.watched and is_forward(self._current):
             flagged = protected_evidence(self._network)["flagged"]
             self._flagged = flagged if self._flagged is None else self._flagged | flagged
         self._current = ""

@@ -14,12 +14,10 @@ from progip.engine.ranges import RangeTable
 from progip.fault_models.base import Hits, Site
 from progip.models.calls import Call
 from progip.ood_methods.base import EnterPass, OODMethod, no_pass
+from progip.passes import is_forward
 from progip.probes import Observation, Probe
 from progip.probes.corrections import CorrectionProbe
 from progip.protections.correcting import corrected_masks, keep_masks, protected_evidence
-
-FORWARD = ("first_forward", "second_forward")
-
 
 #: the columns of ``Scores``, of the pass that was hit, if that is a forward pass
 SCORES = (
@@ -72,7 +70,7 @@ class CorrectedPipeline(Pipeline):
         self._masks = {}
 
         def leave() -> None:
-            if current in FORWARD:
+            if is_forward(current):
                 found.append(protected_evidence(self.network))
             if current and current == self.watched:
                 self._masks = corrected_masks(self.network)
