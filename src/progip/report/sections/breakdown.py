@@ -32,6 +32,13 @@ METRICS = {
     "tpr": ("TPR at threshold", "id_true_positives", "id_images"),
     "fpr": ("FPR at threshold", "ood_false_positives", "ood_images"),
 }
+ACCURACY_READING = "In %; n in images. Intervals: {interval}."
+BASE_READING = (
+    "In %; n in images (ID + OOD for AUROC). ID is the positive class. The threshold is the "
+    "calibrated one that the campaign used; FPR at 95 % TPR takes its own from the evaluation "
+    "images. Intervals: AUROC Newcombe (2006) with the variance of Hanley and McNeil; the others "
+    "{interval}."
+)
 READING = [
     "{events}, as left / before protection; detected in % with its 95 % interval, n being the "
     "number before protection. {base}. *: some of its cells are unfinished or missing.",
@@ -84,26 +91,24 @@ def base_metrics(base: pd.DataFrame, method: str = "wilson") -> pd.DataFrame:
 def base_section(campaign: Campaign) -> Section:
     """ID accuracy, AUROC and FPR of every detector, the published ones below where they exist."""
     data = base_metrics(campaign.base, campaign.interval)
-    headers = ["", *(header for header, *_ in METRICS.values())]
     blocks = []
     names = ["model", "dataset", "ood_dataset", "number_format"]
     for (model, dataset, ood, code), group in by_group(data, names):
         rows = []
+        measured = list(METRICS) if ood != "none" else ["id_accuracy"]
+        headers = ["", *(METRICS[metric][0] for metric in measured)]
         for _, row in group.iterrows():
-            rows.append([row["ood_method"], *(_percent(row, metric) for metric in METRICS)])
-            rows.append(["· 95 % interval", *(_limits(row, metric) for metric in METRICS)])
-            rows.append(["· n", *(_images(row, metric) for metric in METRICS)])
+            rows.append([row["ood_method"], *(_percent(row, metric) for metric in measured)])
+            rows.append(["· 95 % interval", *(_limits(row, metric) for metric in measured)])
+            rows.append(["· n", *(_images(row, metric) for metric in measured)])
             if not math.isnan(row["published_auroc"]):
                 rows.append(["· published", *(_percent(row, f"published_{m}") for m in METRICS)])
                 rows.append(["· ours", *(_agreement(row, metric) for metric in METRICS)])
         numbers = "" if code == USUAL["number_format"] else f", numbers {code}"
-        blocks.append(Block(f"{model}, {dataset} against {ood}{numbers}", headers, rows))
-    notes: list[Note] = [
-        "In %; n in images (ID + OOD for AUROC). ID is the positive class. The threshold is the "
-        "calibrated one that the campaign used; FPR at 95 % TPR takes its own from the evaluation "
-        "images. Intervals: AUROC Newcombe (2006) with the variance of Hanley and McNeil; the "
-        f"others {layout.INTERVALS[campaign.interval]}."
-    ]
+        against = "" if ood == "none" else f" against {ood}"
+        blocks.append(Block(f"{model}, {dataset}{against}{numbers}", headers, rows))
+    reading = BASE_READING if (data["ood_dataset"] != "none").any() else ACCURACY_READING
+    notes: list[Note] = [reading.format(interval=layout.INTERVALS[campaign.interval])]
     if data["published_auroc"].notna().any():
         notes.append(AGREEMENT_READING)
         notes.append(f"{published.LABEL}: {published.CITATION}; without n or interval there.")

@@ -121,7 +121,7 @@ def _accuracy(rows: pd.DataFrame) -> Block:
         line.append(_value(row, gain, "gain", "gain_low", "gain_high"))
         line.append(_value(row, f"{row['crossing']:.0f}", "crossing"))
         lines.append(line)
-    return Block("Without faults", headers, lines, mixed=True)
+    return Block("Without faults", headers, lines)
 
 
 def _improvement(rows: pd.DataFrame) -> Block:
@@ -132,7 +132,8 @@ def _improvement(rows: pd.DataFrame) -> Block:
             line = [row["pair"], "capped" if measure.endswith("capped") else "finite alone"]
             for what in ("last_neurons", "last_macs", "overall"):
                 name = f"{what}_{measure}"
-                text = f"{row[name]:.2f}x ({row[f'{name}_low']:.2f} to {row[f'{name}_high']:.2f})"
+                low, high = row[f"{name}_low"], row[f"{name}_high"]
+                text = f"{row[name]:.3g}x ({low:.3g} to {high:.3g})"
                 line.append(_value(row, text, name, f"{name}_low", f"{name}_high"))
             odd = f"{row['nonfinite_plain']:.0f}, {row['nonfinite_other']:.0f}"
             line.append(_value(row, odd, "nonfinite_plain", "nonfinite_other"))
