@@ -37,7 +37,7 @@ from progip.outcomes.base import Context
 from progip.outcomes.ood_verdict import OODVerdict
 from progip.records import PASSES
 from progip.sampling.base import FaultSpace, Pilot, SamplingPlan
-from progip.sampling.roulette import limits
+from progip.sampling.roulette import limits, spared
 from progip.sampling.stratified import Stratified
 from progip.sampling.uniform import Uniform
 from progip.statistics.roc import threshold_at_tpr
@@ -50,10 +50,11 @@ class Subject:
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
         _, _, mean, std = NETWORKS[name]
-        images = load_images(options.images, options.count, mean, std)
+        images = load_images(options.images, 2 * options.count, mean, std)
         network, _, self.trained = formats(name, options, images)
-        self.images = images.contiguous(memory_format=torch.channels_last)
-        held = np.load(options.images)["labels"][: len(images)] if options.images else None
+        images = images.contiguous(memory_format=torch.channels_last)
+        self.images, calibration = images[: options.count], images[options.count :]
+        held = np.load(options.images)["labels"][: options.count] if options.images else None
         with torch.no_grad():
             own = np.concatenate([network(x).argmax(1).numpy() for x in self.images.split(64)])
         self.labels = own if held is None else held
@@ -64,7 +65,10 @@ class Subject:
         self.traced = Traced(self.pipeline, self.images[: options.batch])
         golden = golden_table(self.pipeline, self.images, self.labels, options.batch)
         self.golden = {n: golden[n].to_numpy(zero_copy_only=False) for n in ("class", "score")}
-        self.threshold = threshold_at_tpr(self.golden["score"], 0.95)
+        others = golden_table(
+            self.pipeline, calibration, np.zeros(len(calibration), np.int64), options.batch
+        )
+        self.threshold = threshold_at_tpr(others["score"].to_numpy(), 0.95)
         self.sites = find_sites(network, self.method, self.images[:2])
 
     def flags(self, plan: pa.Table, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -111,7 +115,8 @@ def measure(
     counts = (np.ones(len(plan)), failed, failed * 0)
     pilot = Pilot(*(np.bincount(stratum, c, minlength=strata) for c in counts))
     later = sampling.plan(space, 0, fault_pass, options.pilot, options.pilot + options.runs, pilot)
-    rule = Roulette(options.probability, *limit, 0, 0, fault_pass)
+    near = frozenset(spared(distance).tolist())
+    rule = Roulette(options.probability, *limit, 0, 0, fault_pass, near)
     ending = IncrementalExecutor(subject.traced, chosen, fault_pass, subject.images, roulette=rule)
     seconds: dict[str, list[float]] = {"whole": [], "ending": []}
     clock = clock_of(options)

@@ -1,5 +1,7 @@
 """Weighted termination in the executor: who is ended, and what of the others."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -117,6 +119,14 @@ def test_windows_end_the_same_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < kept.sum() < RUNS
     for name, values in reference.run(plan).items():
         np.testing.assert_array_equal(found[name][kept], values[kept], err_msg=name)
+
+
+def test_images_are_spared() -> None:
+    executor, plan, _ = executed("second_forward", roulette=replace(ROULETTE_OF, spared={2, 5}))
+    factor = executor.run(plan)["roulette"]
+    spared = np.isin(plan["sample_index"].to_numpy(), [2, 5])
+    assert (factor[spared] == 1).all()
+    assert (factor[~spared] == 0).any()
 
 
 def test_nothing_is_added_without_it() -> None:

@@ -17,7 +17,7 @@ from progip.engine.roulette import Roulette
 from progip.fault_models.base import MAP, Site
 from progip.outcomes.base import Context
 from progip.sampling.base import CleanValues, FaultSpace, Pilot
-from progip.sampling.roulette import limits
+from progip.sampling.roulette import limits, spared
 from progip.storage import store
 
 
@@ -109,7 +109,9 @@ class Planner:
                 rows["weight"].to_numpy(),
                 s.sampling.roulette,
             )
-        return Roulette(s.sampling.roulette, *found, first, s.seed, s.fault_key)
+        distance = np.abs(self.golden["score"] - self._threshold)[self.images]
+        near = frozenset(self.images[spared(distance)].tolist())
+        return Roulette(s.sampling.roulette, *found, first, s.seed, s.fault_key, near)
 
     def _first_runs(self, runs: int) -> pa.Table | None:
         """The first executed runs; None where they are not all there."""

@@ -24,6 +24,7 @@ class Roulette:
             fault-free magnitude, up to which it is tiny.
         first: run from which on runs are ended; those before are executed whole.
         seed, key: of the random numbers.
+        spared: images of which no run is ended.
     """
 
     probability: float
@@ -32,6 +33,7 @@ class Roulette:
     first: int
     seed: int
     key: str
+    spared: frozenset[int] = frozenset()
 
     def goes_on(self, runs: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each run goes on, should its change become tiny; by (seed, key, run) alone."""
@@ -47,6 +49,9 @@ class Game:
 
     Each run plays once at most: where its change is tiny for the first time.
 
+    Args:
+        runs, images: (runs,) number of each run, and of its image.
+
     Attributes:
         factor: (runs,) what a run counts: 1 where it has not played, 0 where it was ended.
         at_fault, at_logits: (runs,) changes, in the units of ``Roulette``; NaN for none.
@@ -54,13 +59,15 @@ class Game:
 
     roulette: Roulette
     runs: NDArray[np.int64]
+    images: NDArray[np.integer]
     factor: NDArray[np.float64] = field(init=False)
     at_fault: NDArray[np.float32] = field(init=False)
     at_logits: NDArray[np.float32] = field(init=False)
 
     def __post_init__(self) -> None:
         self._goes_on = self.roulette.goes_on(self.runs)
-        self._plays = self.runs >= self.roulette.first
+        spared = np.isin(self.images, list(self.roulette.spared))
+        self._plays = (self.runs >= self.roulette.first) & ~spared
         self.factor = np.ones(len(self.runs))
         self.at_fault, self.at_logits = np.full((2, len(self.runs)), np.nan, dtype=np.float32)
 

@@ -13,8 +13,16 @@ MOST_AT_FAULT, MOST_AT_LOGITS = 0.1, 0.01
 STEPS = 10.0 ** (-0.5 * np.arange(12))
 #: what a run that is ended saves, in mean runs: at its fault, and at the logits (ResNet-20)
 SAVED = (0.7, 0.5)
+#: share of the images, those whose score is nearest to the OOD threshold, of which no run is ended
+SPARED = 0.05
 #: failures as if seen before, and those of them that a limit ends: pilots see few
 PRIOR_FAILURES, PRIOR_ENDED = 10.0, 0.1
+
+
+def spared(distance: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The images whose verdict even a tiny change may turn; distance: (images,) of their scores."""
+    order = np.argsort(distance, kind="stable")
+    return order[: int(np.ceil(SPARED * len(order)))]
 
 
 def limits(

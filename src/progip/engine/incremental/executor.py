@@ -113,7 +113,8 @@ class IncrementalExecutor(ByPieces):
         part = plan.take(pa.array(members))
         many = self._draw is not None
         hits = self._draw(part) if self._draw is not None else named_hits(self._sites, part)
-        game = Game(self._roulette, part["run_id"].to_numpy()) if self._roulette else None
+        of_runs = (part[name].to_numpy() for name in ("run_id", "sample_index"))
+        game = Game(self._roulette, *of_runs) if self._roulette else None
         propagation = Propagation(self.schedule, golden, rows, self._faults(hits), game, many)
         outputs = propagation.run()
         planned = np.bincount(hits.row, minlength=len(part))
