@@ -53,12 +53,14 @@ def multiply_accumulates(traced: Traced, number: int) -> int:
         return 0
 
     def shape(argument: Any) -> tuple[int, ...]:
+        if isinstance(argument, Tensor):
+            return tuple(argument.shape)
         if argument.node in traced.constants:
             return tuple(traced.constants[argument.node].shape)
         layout = traced.nodes[argument.node].layout
         return layout.shape if layout is not None else ()
 
-    given = [shape(a) for a in node.args if isinstance(a, Ref)]
+    given = [shape(a) for a in node.args if isinstance(a, Ref | Tensor)]
     if target is aten.convolution_backward.default:
         made, weight = given[0], given[2]
         whole = math.prod(made) * math.prod(weight[1:])

@@ -71,7 +71,7 @@ def _incremental(
     roulette: Roulette | None,
 ) -> ByPieces:
     images = subject.tested.images[settings.population]
-    memory = settings.subject.golden_memory
+    memory = settings.subject.memory
     labels = subject.tested.labels[settings.population]
     model = settings.fault_model
 

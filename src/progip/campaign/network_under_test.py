@@ -75,9 +75,10 @@ class NetworkUnderTest:
         )
         self.images = {p: self.data[p, "evaluation"][0] for p in self.method.populations}
         self.labels = {p: self.data[p, "evaluation"][1] for p in self.method.populations}
-        self.batch_size = fitting_batch(
-            self.plain, self.images["id"][:2], settings.batch_size, settings.golden_memory
-        )
+        rows = settings.rows
+        if settings.batch_size is None:  # of what fills one: a traced batch is of images
+            rows = min(rows, max(32, 2 ** (min(map(len, self.images.values())).bit_length() - 1)))
+        self.batch_size = fitting_batch(self.plain, self.images["id"][:2], rows, settings.memory)
         owner = f"model '{settings.model.name}'"
         check_repeatable(self.plain, owner, self.images["id"][: self.batch_size])
         self.identity: dict[str, Any] = {
@@ -142,7 +143,7 @@ class NetworkUnderTest:
 
     def training_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(images, labels) of the ID training data, images normalised, on the device."""
-        size = self.settings.batch_size
+        size = self.settings.rows
         for start in range(0, len(self._train), size):
             part = self._train.take(np.arange(start, min(start + size, len(self._train))))
             yield self.placed(part), torch.from_numpy(part.labels)

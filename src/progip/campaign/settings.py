@@ -33,15 +33,18 @@ from progip.stopping.base import StoppingRule
 from progip.stopping.none import NoStopping
 from progip.storage import store
 
+MOST_ROWS_ON_GPU = 1024
+
 
 @dataclass(kw_only=True)
 class SubjectSettings:
     """What is attacked: everything golden work depends on.
 
     Attributes:
-        batch_size: most rows of a batch, golden and faulty alike.
+        batch_size: most rows of a batch, golden and faulty alike; None: 32, on a GPU up to 1024.
         golden_memory: bytes the incremental executor may use for golden values and runs under
-            way; batches are made smaller where a network would need more.
+            way; batches are made smaller where a network would need more. None: 2 GiB, on a GPU
+            half of its memory.
         channels_last: keep images and activations in that memory format, often faster on CPUs.
         device: ``cpu``, ``cuda``, ``cuda:1`` or ``auto`` (CUDA where there is one).
         correction: the protection that changes what is executed; None for one that only watches.
@@ -53,8 +56,8 @@ class SubjectSettings:
     dataset: Dataset
     ood_dataset: Dataset
     ood_method: OODMethod
-    batch_size: int = 32
-    golden_memory: int = 2**31
+    batch_size: int | None = None
+    golden_memory: int | None = None
     channels_last: bool = True
     device: str = "auto"
     correction: Correcting | None = None
@@ -62,15 +65,32 @@ class SubjectSettings:
     probes: tuple[Probe, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise ProgipError(f"batch_size={self.batch_size}: must be at least 1")
         if not self.ood_method.verdicts and not isinstance(self.ood_dataset, NoImages):
             raise ProgipError(
                 f"ood_dataset={self.ood_dataset.name}: ood_method '{self.ood_method.name}' looks "
                 "at no OOD image; leave ood_dataset out, or give ood_dataset=none"
             )
-        if self.golden_memory < 2**20:
+        if self.golden_memory is not None and self.golden_memory < 2**20:
             raise ProgipError(f"golden_memory={self.golden_memory}: give at least 2**20 bytes")
+
+    @property
+    def rows(self) -> int:
+        """``batch_size``, or what takes its place."""
+        return self.batch_size or (MOST_ROWS_ON_GPU if self._gpu else 32)
+
+    @property
+    def memory(self) -> int:
+        """``golden_memory``, or what takes its place: on one machine always the same."""
+        if self.golden_memory is not None or not self._gpu:
+            return self.golden_memory or 2**31
+        return int(torch.cuda.get_device_properties(self._gpu).total_memory // 2)
+
+    @property
+    def _gpu(self) -> str:
+        name = "cuda" if self.device == "auto" else self.device
+        return name if name.startswith("cuda") and torch.cuda.is_available() else ""
 
     def torch_device(self) -> torch.device:
         """The device to run on, on CUDA with IEEE float32 and deterministic kernels.
@@ -93,6 +113,8 @@ class SubjectSettings:
             torch.backends.cudnn.allow_tf32 = False  # a bit flip is one of IEEE float32
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.use_deterministic_algorithms(True, warn_only=True)
+            # filling every new tensor finds reads of unset memory, and takes time
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         return device
 
 

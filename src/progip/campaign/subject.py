@@ -174,7 +174,8 @@ class Subject:
             log.info("fault-free values of the %s images: %s pass", population, fault_pass)
             images, batch = self.tested.images[population], self.tested.batch_size
             reference = ReferenceExecutor(self.pipeline, sites, fault_pass, images, batch)
-            values = CleanValues(reference, self.tested.settings.golden_memory // 4)
+            memory = min(self.tested.settings.memory, 2**31)  # of the host, wherever runs are
+            values = CleanValues(reference, memory // 4)
             self._clean_values = (key, values)
         return self._clean_values[1]
 

@@ -236,7 +236,7 @@ class TrainingCampaign:
         subject, settings = self.subject, self.settings
         traced = subject.traced
         if settings.executor == "incremental" and not isinstance(traced, NotTraceable):
-            memory = settings.subject.golden_memory
+            memory = settings.subject.memory
             return IncrementalExecutor(traced, self.sites, PASS, images, memory, labels)
         size = subject.tested.batch_size
         return ReferenceExecutor(subject.pipeline, self.sites, PASS, images, size, None, labels)

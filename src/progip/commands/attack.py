@@ -61,9 +61,7 @@ def attacked(subject: SubjectSettings, chosen: Attack, *, seed: int = 0) -> Robu
     pixels = torch.from_numpy(images.pixels).float().div_(255).to(found.device)
     labels = torch.from_numpy(images.labels).to(found.device)
     network = PixelNetwork(found.network, mean, std, subject.channels_last).to(found.device)
-    return robustness(
-        network.eval(), pixels, labels, chosen, batch_size=subject.batch_size, seed=seed
-    )
+    return robustness(network.eval(), pixels, labels, chosen, batch_size=subject.rows, seed=seed)
 
 
 def recorded(subject: SubjectSettings, chosen: Attack, seed: int) -> dict[str, Any]:

@@ -62,12 +62,12 @@ class Schema:
     runs: int = MISSING
     seed: int = MISSING
     population: str = MISSING
-    batch_size: int = MISSING
+    batch_size: int | None = MISSING
     shard_size: int = MISSING
     device: str = MISSING
     threads: int = MISSING
     executor: str = MISSING
-    golden_memory: int = MISSING
+    golden_memory: int | None = MISSING
     channels_last: bool = MISSING
     self_check: float = MISSING
     part: int = MISSING

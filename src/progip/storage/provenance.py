@@ -50,6 +50,18 @@ def hardware(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": device.type,
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        **(_gpu(device) if device.type == "cuda" else {}),
+    }
+
+
+def _gpu(device: torch.device) -> dict[str, Any]:
+    """What decides which kernels a GPU runs."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return {
+        "gpu_capability": f"{major}.{minor}",
+        "gpu_memory": torch.cuda.get_device_properties(device).total_memory,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
     }
 
 

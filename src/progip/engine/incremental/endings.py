@@ -8,6 +8,7 @@ from torch import Tensor
 
 from progip.engine.incremental.lanes import DirtyRows, Pack
 from progip.engine.incremental.room import Sweep
+from progip.engine.incremental.transfers import upload
 from progip.engine.roulette import Game
 
 
@@ -21,11 +22,18 @@ class Endings:
     def __init__(self, sweep: Sweep, game: Game) -> None:
         self._sweep, self.game = sweep, game
 
-    def at_fault(self, node: int, runs: np.ndarray, before: Tensor, after: Tensor) -> np.ndarray:
-        """(members,) which runs end at their fault, which makes ``after`` of ``before``."""
-        size = self._largest(node)[self._sweep.rows[runs]]
-        change = _ratio((after.double() - before.double()).abs().cpu().numpy(), size)
-        self.game.at_fault[runs] = change
+    def change(self, node: int, rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        """(hits,) changes of values of a node, in the units of ``Roulette``.
+
+        Args:
+            rows: golden row of each hit.
+        """
+        size = self._largest(node)[rows]
+        return ((after.double() - before.double()).abs() / size).float()
+
+    def at_faults(self, runs: np.ndarray, change: Tensor) -> np.ndarray:
+        """Which of some runs (members,) end at their fault, by its change."""
+        self.game.at_fault[runs] = self._sweep.reads.now(change)
         return self.game.played(runs, self.game.at_fault[runs], self.game.roulette.at_fault)
 
     def at_logits(self, crops: dict[int, list[Any]]) -> None:
@@ -34,21 +42,24 @@ class Endings:
         if node not in sweep.states:
             return
         layout, largest = sweep.schedule.layouts[node], self._largest(node)
-        ended = np.zeros(len(sweep.rows), dtype=bool)
+        runs, changes = [], []
         for pack in sweep.states[node].packs:
             lanes = pack.alive.nonzero()[0]
-            runs = pack.lanes.runs[lanes]
-            rows = sweep.rows[runs]
-            found = layout.rows(pack.value)[torch.from_numpy(lanes).to(pack.value.device)]
-            golden = layout.rows(sweep.golden[node])[torch.from_numpy(rows).to(found.device)]
-            change = (found.double() - golden.double()).abs().flatten(1).amax(1).cpu().numpy()
-            self.game.at_logits[runs] = _ratio(change, largest[rows])
-            limit = self.game.roulette.at_logits
-            ended[runs] = self.game.played(runs, self.game.at_logits[runs], limit)
+            runs.append(pack.lanes.runs[lanes])
+            where = upload(np.stack([lanes, sweep.rows[runs[-1]]]), pack.value.device)
+            found = layout.rows(pack.value)[where[0]].double()
+            golden = layout.rows(sweep.golden[node])[where[1]].double()
+            change = (found - golden).abs().flatten(1).amax(1) / largest[where[1]]
+            changes.append(change.float())
+        members = np.concatenate(runs)
+        self.game.at_logits[members] = sweep.reads.now(torch.cat(changes))
+        ended = np.zeros(len(sweep.rows), dtype=bool)
+        limit = self.game.roulette.at_logits
+        ended[members] = self.game.played(members, self.game.at_logits[members], limit)
         if ended.any():
             self._forget(ended, crops)
 
-    def _largest(self, node: int) -> np.ndarray:
+    def _largest(self, node: int) -> Tensor:
         """The largest magnitude of the golden rows of a node."""
         return self._sweep.golden.largest(node, self._sweep.schedule.layouts[node])
 
@@ -74,9 +85,3 @@ class Endings:
                 crop.alive = crop.alive.copy()
                 crop.alive[lanes] = ~ended[crop.frame.runs[lanes]]
             windows[:] = [crop for crop in windows if crop.alive.any()]
-
-
-def _ratio(change: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Changes in parts of sizes; what is not finite stays so, and is never tiny."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return (change / size).astype(np.float32)

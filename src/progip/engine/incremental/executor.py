@@ -1,6 +1,5 @@
 """The incremental executor: the outcomes of the reference, for a fraction of its work."""
 
-import time
 from collections.abc import Generator
 from itertools import pairwise
 
@@ -15,6 +14,7 @@ from progip.engine.incremental.injection import Fault
 from progip.engine.incremental.propagation import Propagation, golden_values
 from progip.engine.incremental.schedule import Schedule
 from progip.engine.incremental.tracing import Traced
+from progip.engine.incremental.transfers import Reads, Stopwatch, upload
 from progip.engine.observe import observed_columns
 from progip.engine.pieces import ByPieces, Draw, Piece
 from progip.engine.roulette import Game, Roulette
@@ -44,6 +44,10 @@ class IncrementalExecutor(ByPieces):
             those of their fault-free execution, and those of ``records.ROULETTE`` are there, too.
         draw: gives the hits of planned runs where the plan does not name them; columns are then
             those of the reference with ``draw``.
+        late: read comparisons with golden a step later; None: on a GPU, where it saves waiting.
+
+    Attributes:
+        reads: what was read back from the device while runs were under way.
 
     Raises:
         NotTraceable: a site is not in the traced graph.
@@ -60,10 +64,12 @@ class IncrementalExecutor(ByPieces):
         windows: bool = True,
         roulette: Roulette | None = None,
         draw: Draw | None = None,
+        late: bool | None = None,
     ) -> None:
         self.traced, self.images, self.fault_pass = traced, images, fault_pass
         self._labels, self._roulette = labels, roulette
         self._sites, self._draw = sites, draw
+        self.reads = Reads()
         self._nodes: dict[tuple[str, int], int] = {}
         for site in sites:
             where = f"layer '{site.layer}' call {site.call}"
@@ -77,7 +83,7 @@ class IncrementalExecutor(ByPieces):
                 raise NotTraceable(f"in {where} the images of the batch cannot be told apart")
             self._nodes[site.key] = node
         windows = windows and draw is None
-        self.schedule = Schedule(traced, set(self._nodes.values()), windows=windows)
+        self.schedule = Schedule(traced, set(self._nodes.values()), windows=windows, late=late)
         self.runs_per_propagation = fitting_runs(self.schedule, memory)
 
     def pieces(self, plan: pa.Table) -> Generator[Piece, None, None]:
@@ -86,17 +92,19 @@ class IncrementalExecutor(ByPieces):
         distinct, position = np.unique(samples, return_inverse=True)
         order = np.argsort(position, kind="stable")
         batch = self.traced.batch
-        self.golden_seconds = 0.0
+        self.golden_seconds, watch = 0.0, Stopwatch(self.images.device)
         limits = np.searchsorted(position[order], np.arange(0, len(distinct) + batch, batch))
         for first, (start, stop) in enumerate(pairwise(limits.tolist())):
             chosen = np.resize(distinct[first * batch : (first + 1) * batch], batch)
-            images = self.images[torch.from_numpy(chosen).to(self.images.device)]
-            begun = time.monotonic()
+            images = self.images[upload(chosen, self.images.device)]
+            watch.start()
             golden = golden_values(self.schedule, images)
-            self.golden_seconds += time.monotonic() - begun
+            watch.stop()
             for members in self._divided(plan, order[start:stop]):
                 rows = position[members] - first * batch
-                yield members, self._propagate(plan, members, rows, golden)
+                piece = self._propagate(plan, members, rows, golden)
+                self.golden_seconds = watch.seconds  # the piece was waited for
+                yield members, piece
 
     def _divided(self, plan: pa.Table, members: np.ndarray) -> list[np.ndarray]:
         """Runs of one golden batch in parts that fit into memory, with their hits."""
@@ -115,7 +123,9 @@ class IncrementalExecutor(ByPieces):
         hits = self._draw(part) if self._draw is not None else named_hits(self._sites, part)
         of_runs = (part[name].to_numpy() for name in ("run_id", "sample_index"))
         game = Game(self._roulette, *of_runs) if self._roulette else None
-        propagation = Propagation(self.schedule, golden, rows, self._faults(hits), game, many)
+        propagation = Propagation(
+            self.schedule, golden, rows, self._faults(hits), game, many, self.reads
+        )
         outputs = propagation.run()
         planned = np.bincount(hits.row, minlength=len(part))
         fired = propagation.injection.fired

@@ -19,13 +19,13 @@ class Golden(dict[int, Any]):
         self._pixels: dict[int, np.ndarray] = {}
         self._last: tuple[int, Any] = (-1, None)
         self._extremes: dict[int, tuple[Tensor, ...]] = {}
-        self._largest: dict[int, np.ndarray] = {}
+        self._largest: dict[int, Tensor] = {}
 
-    def largest(self, node: int, layout: Layout) -> np.ndarray:
-        """The largest magnitude of each row of a node."""
+    def largest(self, node: int, layout: Layout) -> Tensor:
+        """(rows,) float64, the largest magnitude of each row of a node."""
         if node not in self._largest:
             rows = layout.rows(self[node]).flatten(1)
-            self._largest[node] = rows.abs().amax(1).double().cpu().numpy()
+            self._largest[node] = rows.abs().amax(1).double()
         return self._largest[node]
 
     def pixels(self, node: int) -> np.ndarray:

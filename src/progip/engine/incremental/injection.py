@@ -13,6 +13,7 @@ from progip.engine.incremental.graph import Layout
 from progip.engine.incremental.lanes import DirtyRows, Pack
 from progip.engine.incremental.room import Sweep, room, writable_memory
 from progip.engine.incremental.steps import Step
+from progip.engine.incremental.transfers import upload
 from progip.number_formats.base import NumberFormat
 from progip.number_formats.codes import registers
 
@@ -71,11 +72,11 @@ class Injection:
         endings: Endings | None,
         many: bool = False,
     ) -> None:
-        self._sweep, self._windows, self._faults = sweep, windows, faults
-        self._endings, self._many = endings, many
+        self._sweep, self._windows, self._many = sweep, windows, many
         self._device = sweep.schedule.traced.device
         self.fired = np.zeros(len(sweep.rows), dtype=np.int64)
         self._values: list[tuple[np.ndarray, Tensor, Tensor]] = []
+        self._faults = faults if endings is None else self._going_on(faults, endings)
 
     def step(self, step: Step) -> None:
         """A site: what is dirty before it is dirty after it, and its faults join."""
@@ -85,8 +86,6 @@ class Injection:
         if self._windows.crops.get(source):
             self._windows.crops[node] = list(self._windows.crops[source])
         fault = self._faults.get(node)
-        if fault is not None and self._endings is not None:
-            fault = self._ended(node, fault, self._endings)
         if fault is None:
             return
         layout = sweep.schedule.layouts[node]
@@ -118,9 +117,9 @@ class Injection:
             members = np.flatnonzero(pack_of[fault.runs] == number)
             pack = packs[number]
             alone = any(pack is p for p in own) or (step.writable and writable_memory(pack.value))
-            if not alone:
-                pack = Pack(pack.lanes, pack.value.clone(), pack.alive, pack.valid)
-                packs[number] = pack
+            value = pack.value if alone else pack.value.clone()
+            # of its own: a comparison read later may clear what it is shared with
+            pack = packs[number] = Pack(pack.lanes, value, pack.alive.copy(), pack.valid)
             lanes = lane_of[fault.runs[members]].astype(np.int64)
             made = self._registers(layout, pack.value, lanes, fault, members)
             index = (lanes, *(w[members] for w in fault.where))
@@ -136,30 +135,44 @@ class Injection:
         if self._values:
             runs = np.concatenate([runs for runs, _, _ in self._values])
             pairs = [torch.stack([old, new]) for _, old, new in self._values]
-            before[runs], after[runs] = torch.cat(pairs, 1).cpu().numpy()
+            before[runs], after[runs] = self._sweep.reads.now(torch.cat(pairs, 1))
         return before, after
 
-    def _ended(self, node: int, fault: Fault, endings: Endings) -> Fault | None:
-        """The faults of the runs that are not ended here; the others fire without effect."""
-        rows = torch.from_numpy(self._sweep.rows[fault.runs]).to(self._device)
-        where = [torch.from_numpy(w).to(self._device) for w in fault.where]
-        golden = self._sweep.schedule.layouts[node].rows(self._sweep.golden[node])
-        before = golden[(rows, *where)]
-        masks = torch.from_numpy(fault.masks).to(self._device)
-        after = fault.format.decode(fault.format.encode(before, None) ^ masks, None)
-        ended = endings.at_fault(node, fault.runs, before, after)
-        if not ended.any():
-            return fault
-        lost = torch.from_numpy(ended).to(self._device)
-        self._note(fault.runs[ended], before[lost], after[lost])
-        return fault.of(~ended) if not ended.all() else None
+    def _going_on(self, faults: dict[int, Fault], endings: Endings) -> dict[int, Fault]:
+        """The faults of runs that are not ended by them; the others fire without effect."""
+        sweep, found = self._sweep, []
+        for node, fault in faults.items():
+            rows, *where, masks = self._uploaded(sweep.rows[fault.runs], *fault.where, fault.masks)
+            before = sweep.schedule.layouts[node].rows(sweep.golden[node])[(rows, *where)]
+            codes = fault.format.encode(before, None) ^ masks.to(torch.int32)
+            after = fault.format.decode(codes, None)
+            found.append((before, after, endings.change(node, rows, before, after)))
+        if not found:
+            return faults
+        runs = np.concatenate([fault.runs for fault in faults.values()])
+        ended = endings.at_faults(runs, torch.cat([change for _, _, change in found]))
+        ends = np.cumsum([len(fault.runs) for fault in faults.values()])[:-1]
+        left = {}
+        for (node, fault), (before, after, _), lost in zip(
+            faults.items(), found, np.split(ended, ends), strict=True
+        ):
+            if lost.any():
+                (chosen,) = self._uploaded(lost.nonzero()[0])
+                self._note(fault.runs[lost], before[chosen], after[chosen])
+            if not lost.all():
+                left[node] = fault.of(~lost) if lost.any() else fault
+        return left
+
+    def _uploaded(self, *arrays: np.ndarray) -> tuple[Tensor, ...]:
+        """Arrays of one length on the device, as int64, in one go."""
+        return upload(np.stack([a.astype(np.int64) for a in arrays]), self._device).unbind()
 
     def _registers(
         self, layout: Layout, value: Tensor, lanes: np.ndarray, fault: Fault, members: np.ndarray
     ) -> Any:
         if not fault.format.metadata_fields:
             return None
-        own = layout.rows(value)[torch.from_numpy(lanes).to(self._device)]
+        own = layout.rows(value)[upload(lanes, self._device)]
         shape = layout.axis.row_shape(layout.shape)
         position = np.ravel_multi_index(tuple(w[members] for w in fault.where), shape)
         return registers(fault.format, own, np.arange(len(lanes)), position)
@@ -173,14 +186,14 @@ class Injection:
         metadata: Any = None,
     ) -> None:
         code = fault.format
-        at = tuple(torch.from_numpy(i).to(self._device) for i in index)
-        before = values[at]
-        masks = torch.from_numpy(fault.masks[members]).to(self._device)
+        cleared = fault.clears if fault.clears is not None else np.zeros(len(fault.runs))
+        *at, masks, clears = self._uploaded(*index, fault.masks[members], cleared[members])
+        before = values[tuple(at)]
         codes = code.encode(before, metadata)
         if fault.clears is not None:
-            codes = codes & ~torch.from_numpy(fault.clears[members]).to(self._device)
-        after = code.decode(codes ^ masks, metadata)
-        values[at] = after
+            codes = codes & ~clears.to(torch.int32)
+        after = code.decode(codes ^ masks.to(torch.int32), metadata)
+        values[tuple(at)] = after
         self._note(fault.runs[members], before, after)
 
     def _note(self, runs: np.ndarray, before: Tensor, after: Tensor) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from progip.engine.incremental.graph import Layout
+from progip.engine.incremental.transfers import upload
 
 
 class Lanes:
@@ -18,12 +19,25 @@ class Lanes:
     between them.
     """
 
-    __slots__ = ("count", "runs")
+    __slots__ = ("_index", "count", "runs")
 
     def __init__(self, batch: int, runs: np.ndarray) -> None:
+        self._index: tuple[int, Tensor] | None = None
         self.runs = np.full(batch, -1, dtype=np.int64)
         self.runs[: len(runs)] = runs
         self.count = len(runs)
+
+    def index(self, rows: np.ndarray, device: torch.device) -> Tensor:
+        """The golden row of each lane, on the device; uploaded anew only where lanes were added.
+
+        Args:
+            rows: of each run, the row of its image in the golden batch.
+        """
+        if self._index is None or self._index[0] != self.count:
+            found = np.zeros(len(self.runs), dtype=np.int64)
+            found[: self.count] = rows[self.runs[: self.count]]
+            self._index = self.count, upload(found, device)
+        return self._index[1]
 
 
 class Pack:
@@ -99,8 +113,8 @@ def put(
         for i, j in zip(lanes.tolist(), rows.tolist(), strict=True):
             _move(a + i * step, b + j * step, step)
         return
-    into, out_of = torch.from_numpy(lanes), torch.from_numpy(rows)
-    layout.rows(target)[into.to(target.device)] = layout.rows(source)[out_of.to(target.device)]
+    into, out_of = upload(np.stack([lanes, rows]), target.device)
+    layout.rows(target)[into] = layout.rows(source)[out_of]
 
 
 def _from_libc(name: str, result: Any) -> Callable[[int, int, int], Any] | None:
@@ -131,12 +145,16 @@ def differs(
         ]
     left = layout.rows(value)[torch.as_tensor(lanes, device=value.device)]
     right = layout.rows(golden)[torch.as_tensor(rows, device=value.device)]
+    found: list[bool] = differing(left, right).tolist()
+    return found
+
+
+def differing(left: Tensor, right: Tensor) -> Tensor:
+    """(rows,) whether any bit of a row differs, on the device."""
     if left.is_floating_point():
         kind = {2: torch.int16, 4: torch.int32, 8: torch.int64}[left.element_size()]
         left, right = left.contiguous().view(kind), right.contiguous().view(kind)
-    return (
-        (left != right).flatten(1).any(1).tolist() if left.dim() > 1 else (left != right).tolist()
-    )
+    return (left != right).flatten(1).any(1) if left.dim() > 1 else left != right
 
 
 def repack(state: DirtyRows, layout: Layout, batch: int) -> DirtyRows:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from progip.engine.incremental.comparing import LateComparisons
 from progip.engine.incremental.endings import Endings
 from progip.engine.incremental.golden import Golden
 from progip.engine.incremental.graph import Layout
@@ -14,6 +15,7 @@ from progip.engine.incremental.lanes import DirtyRows, Lanes, Pack, differs, gat
 from progip.engine.incremental.room import writable_memory
 from progip.engine.incremental.schedule import Schedule
 from progip.engine.incremental.steps import Step
+from progip.engine.incremental.transfers import Reads, upload
 from progip.engine.incremental.windows import Windows
 from progip.engine.roulette import Game
 
@@ -39,6 +41,7 @@ class Propagation:
         faults: for each site (node number), its faults.
         game: ends some of the runs whose change is tiny; None: none is ended.
         many: runs may be hit several times.
+        reads: counts what is read back from the device.
 
     Attributes:
         injection: what became of the faults.
@@ -52,11 +55,14 @@ class Propagation:
         faults: dict[int, Fault],
         game: Game | None = None,
         many: bool = False,
+        reads: Reads | None = None,
     ) -> None:
         self.schedule, self.golden, self.rows = schedule, golden, rows
         self.batch = schedule.traced.batch
         self.device = schedule.traced.device
         self.states: dict[int, DirtyRows] = {}
+        self.reads = reads or Reads()
+        self._late = LateComparisons(self) if schedule.late else None
         self._results: dict[int, Tensor] = {}
         self._windows = Windows(self)
         self._endings = None if game is None else Endings(self, game)
@@ -64,7 +70,7 @@ class Propagation:
 
     def run(self) -> list[Tensor]:
         """The observed outputs, one row per run."""
-        index = torch.from_numpy(self.rows).to(self.device)
+        index = upload(self.rows, self.device)
         constant = self.schedule.constant
         wanted = {node for node in self.schedule.outputs if node not in constant}
         for node, value in constant.items():
@@ -83,7 +89,7 @@ class Propagation:
                     self.states.pop(node, None)
                     self._windows.crops.pop(node, None)
         if self._endings is not None:  # of an ended run nothing is known but its golden outcome
-            ended = torch.from_numpy(self._endings.game.ended).to(self.device)
+            ended = upload(self._endings.game.ended.nonzero()[0], self.device)
             for node in wanted:
                 rows = self.schedule.layouts[node].rows(self.golden[node])
                 self._results[node][ended] = rows[index[ended]]
@@ -104,7 +110,10 @@ class Propagation:
             ]
         elif dirty:
             packs = self._join(step, dirty)
-        if packs and step.compare and step.worthwhile:
+        late = self._late if step.compare and step.layout is not None else None
+        if late is not None:
+            packs = late.step(step, packs)
+        elif packs and step.compare and step.worthwhile:
             packs = self._compare(step, packs)
         packs += measured
         if packs:
@@ -112,6 +121,8 @@ class Propagation:
             if step.compare and len(packs) > 1 and step.layout is not None:
                 state = repack(state, step.layout, self.batch)
             self.states[step.node] = state
+            if late is not None and step.worthwhile:
+                late.ask(step, state.packs)
 
     def whole_runs(self, nodes: Sequence[int]) -> np.ndarray | None:
         """For each run, whether it is dirty in whole rows of one of the nodes."""
@@ -126,8 +137,8 @@ class Propagation:
             return
         layout = self.schedule.layouts[node]
         for pack in self.states[node].packs:
-            lanes = torch.from_numpy(pack.alive.nonzero()[0]).to(self.device)
-            runs = torch.from_numpy(pack.lanes.runs[pack.alive]).to(self.device)
+            alive = pack.alive.nonzero()[0]
+            lanes, runs = upload(np.stack([alive, pack.lanes.runs[alive]]), self.device)
             self._results[node][runs] = layout.rows(pack.value)[lanes]
 
     def _compare(self, step: Step, packs: list[Pack]) -> list[Pack]:
@@ -153,7 +164,12 @@ class Propagation:
         """A batch of golden rows of the given runs, and whatever row in unused lanes."""
         rows = np.zeros(self.batch, dtype=np.int64)
         rows[: len(runs)] = self.rows[runs]
-        index = torch.from_numpy(rows).to(self.device)
+        index = upload(rows, self.device)
+        return gather(self.schedule.layouts[node], self.golden[node], index)
+
+    def _golden_of(self, node: int, lanes: Lanes) -> Tensor:
+        """A batch of golden rows, one for each lane."""
+        index = lanes.index(self.rows, self.device)
         return gather(self.schedule.layouts[node], self.golden[node], index)
 
     def copy_golden(self, layout: Layout, node: int, pack: Pack, lanes: np.ndarray) -> None:
@@ -165,12 +181,14 @@ class Propagation:
         states = [self.states[i] for i in dirty]
         result = []
         for lanes, alive in self._line_up(states):
+            if self._late is not None:  # a row may differ by another input than the one compared
+                alive = alive.copy()
             values = []
             valid = np.arange(self.batch) < lanes.count
             for node in step.inputs:
                 state = self.states.get(node)
                 if state is None:
-                    values.append(self.golden_rows(node, lanes.runs[: lanes.count]))
+                    values.append(self._golden_of(node, lanes))
                 else:
                     values.append(self._aligned(node, state, lanes, alive, valid))
             result.append(Pack(lanes, step.function(values), alive, valid | alive))
@@ -238,7 +256,7 @@ class Propagation:
                 self.copy_golden(layout, node, pack, clean)
             value = pack.value
         else:
-            value = self.golden_rows(node, lanes.runs[: lanes.count])
+            value = self._golden_of(node, lanes)
         for i in np.unique(source[source >= 0]):
             chosen = source == i
             put(

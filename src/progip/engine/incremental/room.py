@@ -9,6 +9,7 @@ from torch import Tensor
 from progip.engine.incremental.golden import Golden
 from progip.engine.incremental.lanes import DirtyRows, Lanes, Pack
 from progip.engine.incremental.schedule import Schedule
+from progip.engine.incremental.transfers import Reads
 
 
 class Sweep(Protocol):
@@ -19,6 +20,7 @@ class Sweep(Protocol):
     rows: np.ndarray
     batch: int
     states: dict[int, DirtyRows]
+    reads: Reads
 
     def golden_rows(self, node: int, runs: np.ndarray) -> Tensor:
         """A batch of golden rows of the given runs."""

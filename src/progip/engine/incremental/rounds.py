@@ -66,7 +66,7 @@ class IncrementalRounds(ByPieces):
         self._nodes = [self._constants(site, i) for i, site in enumerate(sites)]
         self._made = {site: self._made_of(nodes) for site, nodes in enumerate(self._nodes)}
         changing = {n for nodes in (*self._nodes, *self._made.values()) for n in nodes}
-        self.schedule = Schedule(traced, set(), changing)
+        self.schedule = Schedule(traced, set(), changing, late=False)
         self.runs_per_propagation = fitting_runs(self.schedule, memory)
 
     def _constants(self, site: Site, position: int) -> list[int]:

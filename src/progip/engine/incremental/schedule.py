@@ -37,6 +37,7 @@ class Schedule:
         selected: nodes at which faults can hit.
         changing: constants that faults can change.
         windows: execute runs that differ in a window of the image only there, where that pays.
+        late: read comparisons a step later, without windows; None: on a GPU.
 
     Attributes:
         golden_steps: all operations, for golden batches.
@@ -57,11 +58,14 @@ class Schedule:
         selected: set[int],
         changing: Collection[int] = frozenset(),
         windows: bool = True,
+        late: bool | None = None,
     ) -> None:
         self.traced = traced
         images = traced.nodes[0].layout
         large = images is not None and min(images.shape[-2:]) >= LEAST
-        self._windows = windows and large and not changing and traced.device.type == "cpu"
+        self.late = traced.device.type != "cpu" if late is None else late
+        self._windows = windows and large and not changing and not self.late
+        self._windows = self._windows and traced.device.type == "cpu"
         self.rules: dict[int, Rule] = {}
         self._changing = changing
         self.layouts: dict[int, Layout] = {}
