@@ -7,7 +7,7 @@ RUNS ?=
 SECONDS ?= 60
 # of CAMPAIGN=paper_cifar10: densenet_bc_100_12 or resnet34 (empty: both)
 NETWORK ?=
-# of figure-weights, figure-formats, table-bounded: fault maps a cell, test images (empty: the file's own)
+# of figure-weights, figure-formats, table-bounded, table-robust-students: fault maps a cell, test images (empty: the file's own)
 MAPS ?=
 IMAGES ?=
 BIN := $(VENV)/bin
@@ -28,6 +28,7 @@ BENCH_DATA = $(if $(PROGIP_DATA),--weights $(abspath $(PROGIP_DATA))/weights \
     table-runtime table-sample table-paper figures figure-passes figure-vulnerability figure-bits \
     figure-rates figure-rates-sample sdc-campaigns table-sdc figure-scm table-loss table-text-guided smoke-architectures \
     figure-tradeoff figure-scores figure-precision figure-weights figure-formats table-format-accuracy table-bounded table-toolbox table-detectors figure-bounded bounded-campaigns \
+    robust-students table-robust-students figure-robust-students \
     slurm-test bench bench-bookkeeping clean
 
 help:  ## list the targets
@@ -201,6 +202,27 @@ table-detectors: $(VENV)/.base sample-data  ## ProGIP, Ranger, open-set scores, 
 	    PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) detectors_$$campaign $(if $(RUNS),runs=$(RUNS)) || exit 1; \
 	done
 	$(REPORT) outputs/detectors
+
+STUDENTS := teacher largest found_1 found_2 smallest
+DIGITS := outputs/students/digits_rslad
+
+robust-students: $(VENV)/.base
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[robust,search]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m progip students train
+	OMP_NUM_THREADS=1 $(BIN)/python -m progip students search
+	for student in $(STUDENTS); do \
+	    OMP_NUM_THREADS=1 $(BIN)/python -m progip attack attack.budget=32 model=student model.channels=1 \
+	        model.name=$$student model.weights=$(DIGITS)/students/$$student.safetensors \
+	        --images $(DIGITS)/images/$$student || exit 1; \
+	done
+	$(RUN) robust_students_weights $(if $(MAPS),sizing.maps=$(MAPS))
+	$(RUN) robust_students_outputs $(if $(RUNS),runs=$(RUNS))
+
+table-robust-students: robust-students  ## robust students of the digits under faults, trained here on a CPU (ProARD)
+	$(BIN)/python -m progip students table outputs/robust_students
+
+figure-robust-students: table-robust-students  ## the same as a figure, and that of the search
+	@ls outputs/robust_students/report/robust_students.svg $(DIGITS)/search/pareto.svg
 
 SDC := sdc_mobilenet_v2 sdc_squeezenet1_0 sdc_resnet56_cifar100
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from progip.cli import parser
@@ -31,6 +32,29 @@ def test_prints_and_writes_intervals(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert found["robust"]["events"] < found["clean"]["events"]
     assert f"{100 * found['robust']['estimate']:.1f} % (" in shown
     assert found["attack"]["budget"] == 40
+
+
+def test_attacked_images_for_campaigns(tmp_path: Path) -> None:
+    out = tmp_path / "found.json"
+    call(*SMALL, "attack=fgsm", "--out", str(out), "--images", str(tmp_path / "images"))
+    counted = json.loads(out.read_text())
+    read = [
+        "dataset=npz", f"dataset.folder={tmp_path}/images", "dataset.train=train.npz",
+        "dataset.classes=8", "dataset.mean=[0.3035]", "dataset.std=[0.3210]",
+        "dataset.calibration=0",
+    ]  # fmt: skip
+    for name, rate in (("clean", "clean"), ("attacked", "robust")):
+        again = tmp_path / f"{name}.json"
+        words = [f"dataset.test={name}.npz", "attack=fgsm", "attack.budget=0"]
+        call(*read, *words, "--out", str(again))
+        found = json.loads(again.read_text())["clean"]
+        assert found["n"] == 60
+        # an image that the network gets wrong may become right under attack
+        assert found["events"] == pytest.approx(counted[rate]["events"], abs=2)
+    data = {name: np.load(tmp_path / f"images/{name}.npz") for name in ("clean", "attacked")}
+    change = data["clean"]["data"].astype(int) - data["attacked"]["data"]
+    assert abs(change).max() == 40
+    assert (data["clean"]["labels"] == data["attacked"]["labels"]).all()
 
 
 def test_a_correcting_protection_is_part_of_the_network(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Accuracy under attack, with its interval."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,7 @@ def robustness(
     *,
     batch_size: int = 250,
     seed: int = 0,
+    seen: Callable[[Tensor], object] | None = None,
 ) -> Robustness:
     """Attack every image and count; the global random generators stay as they were.
 
@@ -45,6 +47,7 @@ def robustness(
         pixels: (n, channels, height, width) float32 in [0, 1].
         labels: (n,) int64.
         seed: random starts depend on it, the attack's name and the position of the batch.
+        seen: is given the attacked images, batch by batch.
 
     Raises:
         ProgipError: the attack went beyond its budget or out of [0, 1].
@@ -61,6 +64,8 @@ def robustness(
                 f"attack '{attack.name}' changed a pixel by {change * 255:.3f} levels of 255, its "
                 f"budget is {attack.budget:g}, or left [0, 1]: a defect of the attack"
             )
+        if seen is not None:
+            seen(found)
         with torch.no_grad():
             right = network(images).argmax(1) == wanted
             still = network(found).argmax(1) == wanted

@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig
 from tabulate import tabulate
 
+from progip.analysis.manifests import find_cells
 from progip.attacks.base import Attack
 from progip.attacks.measuring import Robustness
 from progip.config import build, composed
@@ -23,6 +24,7 @@ from progip.models.dynamic.network import Cost
 from progip.models.dynamic.space import Architecture
 from progip.models.dynamic.student import write_student
 from progip.models.loading import seeded, usable_device
+from progip.report.figures import robust_students
 from progip.report.figures.pareto import COLUMNS, FOUND, FRONT, SAMPLED, pareto_figure
 from progip.statistics import Rate
 from progip.storage.whole_files import write_whole
@@ -202,6 +204,18 @@ def keep(
     return Kept(name, path, macs, parameters, step.attack, found)
 
 
+def table(arguments: argparse.Namespace) -> None:
+    """Print accuracy, robust accuracy and SDC of students under faults; write the figure."""
+    data = robust_students.numbers(tuple(find_cells(arguments.folder)))
+    print(tabulate(robust_students.table(data), headers="keys", showindex=False))
+    print(
+        "\naccuracy on clean and on attacked images, SDC on clean ones, by protection; in %, 95 % "
+        "intervals over fault maps and rounds"
+    )
+    figure = robust_students.robust_students(data)
+    print("\n".join(map(str, figure.write(arguments.folder / "report"))))
+
+
 def shown(rate: Rate) -> str:
     """A rate with its interval, in %."""
     return f"{100 * rate.estimate:.1f} ({100 * rate.low:.1f}–{100 * rate.high:.1f})"
@@ -217,6 +231,9 @@ def add(commands: Any) -> None:
     """Make the command known."""
     top = commands.add_parser("students", help=__doc__.partition(": ")[2], description=__doc__)
     steps = top.add_subparsers(required=True, metavar="STEP")
+    sub = steps.add_parser("table", help=table.__doc__, description=table.__doc__)
+    sub.add_argument("folder", type=Path, help="of the campaign: outputs/robust_students")
+    sub.set_defaults(action=table)
     for function in (train, extract, search):
         sub = steps.add_parser(
             function.__name__, help=function.__doc__, description=function.__doc__
