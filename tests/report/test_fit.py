@@ -199,6 +199,8 @@ def test_in_the_report(counted: Path, rates: Path) -> None:
         (("residency: 0.5", ""), "lacks residency"),
         (("residency: 0.5", "residency: 1.5"), "residency is 1.5; give a share"),
         (("[output]", "[register]"), r"targets is \['register'\]; give a list of output"),
+        (("    targets", "    passes: [backward_1]\n    targets"), r"passes is \['backward_1'\]"),
+        (("    targets", "    passes: [forward_2]\n    targets"), "hit in first_forward"),
         (("[output]", "[weight]"), "no raw rate for target 'output' hit in first_forward"),
         (("fc: 1", "fcc: 1"), "residency_of names the layer 'fcc'"),
         (("technology", "technologie"), "lacks technology"),
