@@ -12,6 +12,7 @@ from progip.conditions.all_images import ALL_IMAGES
 from progip.conditions.base import Condition
 from progip.datasets.base import Dataset
 from progip.datasets.none import NoImages
+from progip.devices import exact_device, gpu
 from progip.engine.targets import target_of
 from progip.errors import ProgipError
 from progip.fault_models.base import FaultModel
@@ -78,44 +79,19 @@ class SubjectSettings:
     @property
     def rows(self) -> int:
         """``batch_size``, or what takes its place."""
-        return self.batch_size or (MOST_ROWS_ON_GPU if self._gpu else 32)
+        return self.batch_size or (MOST_ROWS_ON_GPU if gpu(self.device) else 32)
 
     @property
     def memory(self) -> int:
         """``golden_memory``, or what takes its place: on one machine always the same."""
-        if self.golden_memory is not None or not self._gpu:
+        name = gpu(self.device)
+        if self.golden_memory is not None or not name:
             return self.golden_memory or 2**31
-        return int(torch.cuda.get_device_properties(self._gpu).total_memory // 2)
-
-    @property
-    def _gpu(self) -> str:
-        name = "cuda" if self.device == "auto" else self.device
-        return name if name.startswith("cuda") and torch.cuda.is_available() else ""
+        return int(torch.cuda.get_device_properties(name).total_memory // 2)
 
     def torch_device(self) -> torch.device:
-        """The device to run on, on CUDA with IEEE float32 and deterministic kernels.
-
-        Raises:
-            ProgipError: where it does not exist.
-        """
-        name = self.device
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            device = torch.device(name)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            called = "a GPU is called cuda" if name.startswith("gpu") else "not available here"
-            raise ProgipError(
-                f"device={self.device}: {called}; use device=auto, device=cpu or, on a GPU, cuda"
-            ) from error
-        if device.type == "cuda":
-            torch.backends.cudnn.allow_tf32 = False  # a bit flip is one of IEEE float32
-            torch.backends.cuda.matmul.allow_tf32 = False
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            # filling every new tensor finds reads of unset memory, and takes time
-            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        return device
+        """The device to run on. Raises ProgipError where it does not exist."""
+        return exact_device(self.device)
 
 
 @dataclass(kw_only=True)

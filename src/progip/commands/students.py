@@ -18,12 +18,13 @@ from progip.attacks.base import Attack
 from progip.attacks.measuring import Robustness
 from progip.config import build, composed
 from progip.datasets.base import Dataset
+from progip.devices import usable_device
 from progip.errors import ProgipError
 from progip.models.base import Model
 from progip.models.dynamic.network import Cost
 from progip.models.dynamic.space import Architecture
 from progip.models.dynamic.student import write_student
-from progip.models.loading import seeded, usable_device
+from progip.models.loading import seeded
 from progip.report.figures import robust_students
 from progip.report.figures.pareto import COLUMNS, FOUND, FRONT, SAMPLED, pareto_figure
 from progip.statistics import Rate
@@ -76,10 +77,9 @@ def prepared(arguments: argparse.Namespace) -> Prepared:
     dataset = build(cfg.dataset, Dataset, "dataset")
     name = f"{training.name}_{training.procedure.name}{'' if training.progressive else '_uniform'}"
     folder = Path(arguments.out or f"outputs/students/{name}")
-    auto = "cuda" if torch.cuda.is_available() else "cpu"
     trainer = Trainer(
         training, dataset.split("train"), list(dataset.mean), list(dataset.std),
-        folder, dataset.classes, usable_device(auto if cfg.device == "auto" else cfg.device),
+        folder, dataset.classes, usable_device(cfg.device),
         cfg.seed, build(cfg.model, Model, "model") if training.teacher.source == "model" else None,
     )  # fmt: skip
     return Prepared(cfg, folder, training, dataset, build(cfg.attack, Attack, "attack"), trainer)

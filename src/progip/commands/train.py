@@ -44,7 +44,7 @@ def train(arguments: argparse.Namespace) -> None:
         dataset.std,
         output=output,
         resume=not arguments.restart,
-        device="cpu" if cfg.device == "auto" else cfg.device,
+        device=cfg.device,
         seed=cfg.seed,
     )
     print(f"{trained.path}\nsha256 {trained.sha256}")

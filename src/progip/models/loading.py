@@ -8,6 +8,7 @@ from dataclasses import fields
 import torch
 from torch import nn
 
+from progip.devices import usable_device
 from progip.errors import ProgipError
 from progip.models.base import Model
 from progip.models.checking import check_layers, other_types
@@ -132,17 +133,6 @@ def weights_fingerprint(network: nn.Module) -> str:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def usable_device(device: torch.device | str) -> torch.device:
-    """The device, tried. Raises ProgipError where it is unknown or not there."""
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError) as problem:
-        reason = str(problem).splitlines()[0]
-        raise ProgipError(f"device '{device}' cannot be used: {reason}") from problem
-    return place
 
 
 def _put(network: nn.Module, given: Mapping[str, torch.Tensor], where: str, spec: Model) -> None:

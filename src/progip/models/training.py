@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
+from progip.devices import usable_device
 from progip.errors import ProgipError
 from progip.models.averaging import Average
 from progip.models.base import Model
@@ -23,7 +24,6 @@ from progip.models.loading import (
     network_and_head,
     put_start,
     seeded,
-    usable_device,
     weights_fingerprint,
 )
 from progip.models.training_files import Run, Settings

@@ -13,12 +13,13 @@ from torch import nn
 
 from progip.attacks.base import PixelNetwork
 from progip.datasets.base import Images
+from progip.devices import usable_device
 from progip.errors import ProgipError
 from progip.models.averaging import Average
 from progip.models.base import Model
 from progip.models.batches import PixelBatches
 from progip.models.dynamic.network import DynamicNetwork, sort_hidden
-from progip.models.loading import load_network, seeded, usable_device, weights_fingerprint
+from progip.models.loading import load_network, seeded, weights_fingerprint
 from progip.models.recipe import Recipe
 from progip.models.training_files import Run, Settings
 from progip.students.procedures import Procedure
