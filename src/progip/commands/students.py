@@ -26,7 +26,7 @@ from progip.models.dynamic.space import Architecture
 from progip.models.dynamic.student import write_student
 from progip.models.loading import seeded
 from progip.report.figures import robust_students
-from progip.report.figures.pareto import COLUMNS, FOUND, FRONT, SAMPLED, pareto_figure
+from progip.report.figures.pareto import COLUMNS, DEAR, FOUND, FRONT, SAMPLED, pareto_figure
 from progip.statistics import Rate
 from progip.storage.whole_files import write_whole
 from progip.students.cutting import Cutter
@@ -145,8 +145,10 @@ def search(arguments: argparse.Namespace) -> None:
         "front": [{"architecture": a, "predicted": worth.tolist()} for a, worth in front],
     }
     write_whole(folder / "search.json", lambda path: path.write_text(json.dumps(content, indent=1)))
+    cheap = [options.allows(*step.cost(json.loads(a))) for a in measured["architecture"]]
     points = [
-        {"kind": SAMPLED, "accuracy": a, "robust": r} for a, r in measured[TARGETS].to_numpy()
+        {"kind": SAMPLED if within else DEAR, "accuracy": a, "robust": r}
+        for within, (a, r) in zip(cheap, measured[TARGETS].to_numpy(), strict=True)
     ]
     points += [{"kind": FRONT, "accuracy": w[0], "robust": w[1]} for _, w in front]
     points += [{"kind": FOUND, **one.rates()} for one in found]
@@ -229,7 +231,8 @@ def show(kept: list[Kept]) -> None:
 
 def add(commands: Any) -> None:
     """Make the command known."""
-    top = commands.add_parser("students", help=__doc__.partition(": ")[2], description=__doc__)
+    what = "Train robust students together as one network, search them, cut them out."
+    top = commands.add_parser("students", help=what, description=what)
     steps = top.add_subparsers(required=True, metavar="STEP")
     sub = steps.add_parser("table", help=table.__doc__, description=table.__doc__)
     sub.add_argument("folder", type=Path, help="of the campaign: outputs/robust_students")

@@ -81,6 +81,11 @@ class Search:
             if getattr(self, name) < least:
                 raise ProgipError(f"students.search.{name} must be at least {least}")
 
+    def allows(self, macs: float, parameters: float) -> bool:
+        """Does a student cost no more than it may?"""
+        limits = ((macs, self.macs), (parameters, self.parameters))
+        return all(limit is None or cost <= limit for cost, limit in limits)
+
 
 @dataclass(kw_only=True)
 class Training:

@@ -6,7 +6,8 @@ from matplotlib.figure import Figure as Drawing
 from progip.report.figures import style
 from progip.report.figures.base import Figure
 
-SAMPLED, FRONT, FOUND = "random students", "predicted front", "found, measured"
+SAMPLED, DEAR = "random students", "random, above the limit"
+FRONT, FOUND = "predicted front", "found, measured"
 COLUMNS = [
     "kind",
     "accuracy",
@@ -32,7 +33,7 @@ def pareto_figure(data: pd.DataFrame) -> Figure:
     best = data[data["kind"] == FOUND]["robust"].max()
     counts = data["kind"].value_counts()
     alt = (
-        f"{counts[SAMPLED]} random students, {counts[FOUND]} found; the best "
+        f"{counts.get(SAMPLED, 0)} random students in the limit, {counts[FOUND]} found; the best "
         f"found keeps {100 * best:.1f} % under attack."
     )
     return Figure("pareto", "Students of the search", caption, alt, data, draw, "")
@@ -43,9 +44,11 @@ def draw(data: pd.DataFrame) -> Drawing:
     drawing = Drawing(figsize=(style.WIDTH * 0.65, 3.2), layout="constrained")
     axes = drawing.subplots()
     percent = data.assign(**{name: 100 * data[name] for name in COLUMNS[1:]})
-    parts = {kind: percent[percent["kind"] == kind] for kind in (SAMPLED, FRONT, FOUND)}
+    parts = {kind: percent[percent["kind"] == kind] for kind in (SAMPLED, DEAR, FRONT, FOUND)}
+    part = parts[DEAR]
+    axes.scatter(part["accuracy"], part["robust"], s=9, color="#c8c8c8", label=DEAR)
     part = parts[SAMPLED]
-    axes.scatter(part["accuracy"], part["robust"], s=9, color=style.SKY, label=SAMPLED)
+    axes.scatter(part["accuracy"], part["robust"], s=14, color=style.BLUE, label=SAMPLED)
     part = parts[FRONT].sort_values("accuracy")
     axes.plot(part["accuracy"], part["robust"], "--", color=style.BLACK, label=FRONT)
     part = parts[FOUND]
