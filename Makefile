@@ -203,13 +203,17 @@ table-detectors: $(VENV)/.base sample-data  ## ProGIP, Ranger, open-set scores, 
 	done
 	$(REPORT) outputs/detectors
 
-STUDENTS := teacher largest found_1 found_2 smallest
+STUDENTS := plain teacher largest found_1 found_2 smallest
 DIGITS := outputs/students/digits_rslad
 
 robust-students: $(VENV)/.base
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[robust,search]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m progip students train
 	OMP_NUM_THREADS=1 $(BIN)/python -m progip students search
+	OMP_NUM_THREADS=1 $(BIN)/python -m progip students train students.teacher.procedure.beta=0 \
+	    students.teacher.procedure.steps=1 'students.stages=[{name: largest, epochs: 1}]' \
+	    --out outputs/students/digits_plain
+	cp outputs/students/digits_plain/students/teacher.safetensors $(DIGITS)/students/plain.safetensors
 	for student in $(STUDENTS); do \
 	    OMP_NUM_THREADS=1 $(BIN)/python -m progip attack attack.budget=32 model=student model.channels=1 \
 	        model.name=$$student model.weights=$(DIGITS)/students/$$student.safetensors \

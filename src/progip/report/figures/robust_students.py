@@ -41,9 +41,9 @@ def numbers(folders: tuple[CellFolder, ...]) -> pd.DataFrame:
 
 
 def students(names: Iterable[str]) -> list[str]:
-    """Teacher, largest, those found, smallest, others."""
-    places = {"teacher": 0, "largest": 1, "smallest": 3}
-    return sorted(names, key=lambda n: (places.get(n, 2 if n.startswith("found") else 4), n))
+    """Plain, teacher, largest, those found, smallest, others."""
+    places = {"plain": 0, "teacher": 1, "largest": 2, "smallest": 4}
+    return sorted(names, key=lambda n: (places.get(n, 3 if n.startswith("found") else 5), n))
 
 
 def table(data: pd.DataFrame) -> pd.DataFrame:
@@ -102,6 +102,7 @@ def draw(data: pd.DataFrame) -> Drawing:
     drawing, axes = style.panels(2, len(kinds), 2.3, sharey=True)
     looks = style.looks({*protections})
     cells = data.set_index(["dataset", "family", "rate", "protection", "model"])[list(NUMBERS)]
+    cells = cells.sort_index()
     middle = (len(protections) - 1) / 2
     for row, dataset in enumerate((CLEAN, ATTACKED)):
         for panel, (family, rate) in zip(axes[row], kinds, strict=True):
