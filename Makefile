@@ -280,10 +280,23 @@ slurm-test: $(VENV)/.dev  ## a real Slurm on this machine, to throw away: needs 
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[submitit]"
 	PYTHON=$(BIN)/python scripts/slurm_test.sh
 
-bench: $(VENV)/.base  ## executors, PyTorchFI, MRFI, timed: PROGIP_DATA=FOLDER PEERS=FOLDER (both optional)
+# network:pixels/batch
+SPEEDUPS := resnet20:32/32 densenet:32/8 resnet18:64/8 resnet18:128/4 resnet18:224/4 vit_b_32:224/4
+
+bench: $(VENV)/.base  ## executors, PyTorchFI, MRFI, laws of faults, ended runs, timed (hours): PROGIP_DATA=FOLDER PEERS=FOLDER (both optional)
 	for job in "resnet20 --batch 32" "densenet --batch 8" "resnet34 --batch 8" "vgg16_bn --batch 8"; do \
 	    for script in engine classification; do \
 	        $(BENCH)/$$script.py --networks $$job --threads 1 --channels-last $(BENCH_DATA) \
+	            --output outputs/benchmark/$${job%% *} || exit 1; \
+	    done; \
+	done
+	for job in $(SPEEDUPS); do \
+	    $(BENCH)/speedups.py --subjects $${job%%/*} --batch $${job##*/} --clean-batch 16 --reference-runs 16 \
+	        --threads 1 $(BENCH_DATA) --output outputs/benchmark/$$(echo $${job%%/*} | tr : -) || exit 1; \
+	done
+	for job in "resnet20 --batch 32" "resnet56 --batch 32" "densenet --batch 8" "resnet34 --batch 8"; do \
+	    for script in several ended; do \
+	        $(BENCH)/$$script.py --networks $$job --threads 1 $(BENCH_DATA) \
 	            --output outputs/benchmark/$${job%% *} || exit 1; \
 	    done; \
 	done

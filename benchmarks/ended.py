@@ -10,6 +10,7 @@ more processor time the same interval takes without it. Pilot and tracing are in
 """
 
 import argparse
+import math
 import statistics
 from functools import partial
 from typing import Any
@@ -151,7 +152,8 @@ def measure(
         rate[name] = float(share)
         failures[name] = int(moments.rows[events].sum())
     taken = {name: statistics.median(found) for name, found in seconds.items()}
-    times, spread = taken["whole"] / taken["ending"], variance["ending"] / variance["whole"]
+    times = taken["whole"] / taken["ending"]
+    spread = variance["ending"] / variance["whole"] if variance["whole"] else math.nan  # no failure
     return {
         "limits": limit,
         "ended": float((results["ending"]["roulette"] == 0).mean()),

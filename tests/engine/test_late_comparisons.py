@@ -1,6 +1,9 @@
 """The path of a GPU, run on a CPU: comparisons read a step later, few values read back."""
 
+import gc
+import weakref
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +15,7 @@ from test_incremental import ALL_TYPES, Branches, assert_equal, images_of, pipel
 from tiny_networks import tiny_network
 from torch import Tensor
 
-from progip.engine.incremental import IncrementalExecutor, Traced
+from progip.engine.incremental import IncrementalExecutor, Traced, executor
 from progip.engine.incremental.transfers import Stopwatch
 from progip.engine.pipeline import Pipeline
 from progip.engine.reference import ReferenceExecutor
@@ -111,6 +114,31 @@ def test_random_networks(reuse: bool, tokens: bool, seed: int) -> None:
     for fault_pass in PASSES:
         late, reference, plan = made(pipeline, images, fault_pass, model, 4, 80)
         assert_equal(reference.run(plan), late.run(plan))
+
+
+def test_golden_values_of_one_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Freed before the next are made, whether or not Python looks for cycles."""
+    images = images_of(12)
+    model = SingleBitFlip(name="flip")
+    _, _, plan = found = made(pipeline_of(tiny_network(), images), images, "backward", model, 4, 60)
+    alive: list[list[weakref.ref[Tensor]]] = []
+    inner = executor.golden_values
+
+    def watched(*given: Any) -> Any:
+        assert not any(value() is not None for batch in alive for value in batch)
+        golden = inner(*given)
+        large = [v for v in golden.values() if isinstance(v, Tensor) and v is not golden[0]]
+        alive.append([weakref.ref(v) for v in large])
+        return golden
+
+    monkeypatch.setattr(executor, "golden_values", watched)
+    gc.disable()
+    try:
+        found[0].run(plan)
+    finally:
+        gc.enable()
+    assert len(alive) == 3
+    assert all(alive)
 
 
 def test_stopwatch_adds_spans(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,7 @@ class IncrementalExecutor(ByPieces):
                 piece = self._propagate(plan, members, rows, golden)
                 self.golden_seconds = watch.seconds  # the piece was waited for
                 yield members, piece
+            golden.forget()  # before the next ones are made
 
     def _divided(self, plan: pa.Table, members: np.ndarray) -> list[np.ndarray]:
         """Runs of one golden batch in parts that fit into memory, with their hits."""

@@ -21,6 +21,14 @@ class Golden(dict[int, Any]):
         self._extremes: dict[int, tuple[Tensor, ...]] = {}
         self._largest: dict[int, Tensor] = {}
 
+    def forget(self) -> None:
+        """Free all values: what still refers to this is a cycle, freed whenever Python looks."""
+        self.clear()
+        self._pixels.clear()
+        self._extremes.clear()
+        self._largest.clear()
+        self._last = (-1, None)
+
     def largest(self, node: int, layout: Layout) -> Tensor:
         """(rows,) float64, the largest magnitude of each row of a node."""
         if node not in self._largest:

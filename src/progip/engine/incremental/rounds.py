@@ -124,6 +124,7 @@ class IncrementalRounds(ByPieces):
                 columns = self._propagate(plan, members, rows, owner[members], hits, golden)
                 columns["value_before"], columns["value_after"] = written[owner[members]].T
                 yield members, columns
+            golden.forget()  # before the next ones are made
         self._memory.check()
 
     def _pieces(self, members: np.ndarray, owner: np.ndarray) -> list[np.ndarray]:

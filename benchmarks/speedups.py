@@ -1,6 +1,6 @@
 """Runs per second of the incremental executor under several laws of faults, with what could be had.
 
-    python benchmarks/honest.py --subjects resnet20:32 resnet18:224 vit_b_32:224 --threads 1
+    python benchmarks/speedups.py --subjects resnet20:32 resnet18:224 vit_b_32:224 --threads 1
 
 ODIN. *clean* is the detector without hooks in the better of both memory formats, *reference* the
 plain executor in ours. *floor*: times that multiply-accumulates alone would allow over a run
@@ -219,7 +219,7 @@ def main() -> None:
     for subject in options.subjects:
         name, size = subject.split(":")
         results[subject] = measure(name, int(size), options)
-        keep("honest", options, results, table(results))
+        keep("speedups", options, results, table(results))
 
 
 if __name__ == "__main__":
