@@ -89,6 +89,7 @@ def test_replay_tells_ended_runs(run, tmp_path: Path) -> None:
     [
         (("executor=reference",), "executes every run whole"),
         (("protection=ranger_zero",), "corrects values"),
+        (("protection=facer_like", "probes=[layer_traces]"), "measures runs"),
         (("fault_model=word",), "many values at once"),
         (("sampling.roulette=0",), "above 0"),
         (("sampling.roulette_pilot=9",), "too few"),
