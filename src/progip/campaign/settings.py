@@ -162,16 +162,7 @@ class CellSettings:
                 "how many runs a cell has; leave one of the two out"
             )
         self._check_components()
-        if not 0 < self.sampling.roulette <= 1:
-            raise ProgipError(
-                f"sampling.roulette={self.sampling.roulette:g}: give a probability above 0 and "
-                "at most 1"
-            )
-        if self.sampling.roulette_pilot < 100:
-            raise ProgipError(
-                f"sampling.roulette_pilot={self.sampling.roulette_pilot}: too few to learn from; "
-                "give 100 runs"
-            )
+        self.sampling.check_roulette()
         if self.seed < 0:
             raise ProgipError(f"seed={self.seed}: must not be negative")
 

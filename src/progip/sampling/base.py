@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from progip import records
 from progip.described import Described
+from progip.errors import ProgipError
 from progip.fault_models.base import Atoms, FaultModel, Site
 
 
@@ -99,6 +100,18 @@ class SamplingPlan(Described, ABC):
     def pilot_runs(self) -> int:
         """Runs that must be executed before the plan of later ones is known; 0 for none."""
         return 0
+
+    def check_roulette(self) -> None:
+        """Refuse values that make no sense. Raises ProgipError."""
+        if not 0 < self.roulette <= 1:
+            raise ProgipError(
+                f"sampling.roulette={self.roulette:g}: give a probability above 0 and at most 1"
+            )
+        if self.roulette_pilot < 100:
+            raise ProgipError(
+                f"sampling.roulette_pilot={self.roulette_pilot}: too few to learn from; give 100 "
+                "runs"
+            )
 
     @property
     def whole_runs(self) -> int:
