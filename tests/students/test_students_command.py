@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,15 @@ def test_what_is_no_student_is_refused(trained: Path) -> None:
         call(*common, '{"depth": [1], "width": [0.6, 1.0], "expand": [0.5, 0.5]}')
     with pytest.raises(ProgipError, match="--name NAME"):
         call(*common, '{"depth": [1], "width": [0.5, 1.0], "expand": [0.5, 0.5]}')
+
+
+def test_what_is_not_installed_is_said_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchattacks", None)
+    with pytest.raises(ProgipError, match=r"pip install 'progip\[robust\]'"):
+        call("train", *SMALL, "--out", str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ProgipError, match=r"pip install 'progip\[search\]'"):
+        call("search", *SMALL, "--out", str(tmp_path))
+    assert not list(tmp_path.iterdir())

@@ -32,6 +32,8 @@ class Attack(ABC):
     """
 
     sentence: ClassVar[str] = ""
+    #: is it torchattacks's?
+    of_library: ClassVar[bool] = True
 
     name: str
     budget: float = 8.0
@@ -50,6 +52,11 @@ class Attack(ABC):
             images: (n, channels, height, width) float32 in [0, 1].
             labels: (n,) int64.
         """
+
+    def require_library(self) -> None:
+        """Raise ProgipError where it needs a library that is not installed."""
+        if self.of_library:
+            torchattacks()
 
     @property
     def epsilon(self) -> float:

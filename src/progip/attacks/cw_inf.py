@@ -20,6 +20,7 @@ class CWInf(Iterated):
     """
 
     sentence: ClassVar[str] = "PGD on the margin between the label's and the next largest logit"
+    of_library: ClassVar[bool] = False
 
     def perturbed(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         start = images

@@ -30,7 +30,7 @@ from progip.report.figures.pareto import COLUMNS, DEAR, FOUND, FRONT, SAMPLED, p
 from progip.statistics import Rate
 from progip.storage.whole_files import write_whole
 from progip.students.cutting import Cutter
-from progip.students.search import TARGETS, Predictor, measure, pareto
+from progip.students.search import TARGETS, Predictor, measure, pareto, require_pymoo
 from progip.students.stages import Training
 from progip.students.training import Trainer
 
@@ -74,6 +74,8 @@ def prepared(arguments: argparse.Namespace) -> Prepared:
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     training = build(cfg.students, Training, "students")
+    attack = build(cfg.attack, Attack, "attack")
+    attack.require_library()  # not after hours of training
     dataset = build(cfg.dataset, Dataset, "dataset")
     name = f"{training.name}_{training.procedure.name}{'' if training.progressive else '_uniform'}"
     folder = Path(arguments.out or f"outputs/students/{name}")
@@ -82,7 +84,7 @@ def prepared(arguments: argparse.Namespace) -> Prepared:
         folder, dataset.classes, usable_device(cfg.device),
         cfg.seed, build(cfg.model, Model, "model") if training.teacher.source == "model" else None,
     )  # fmt: skip
-    return Prepared(cfg, folder, training, dataset, build(cfg.attack, Attack, "attack"), trainer)
+    return Prepared(cfg, folder, training, dataset, attack, trainer)
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -125,6 +127,7 @@ def extract(arguments: argparse.Namespace) -> None:
 
 def search(arguments: argparse.Namespace) -> None:
     """Measure random students, fit a predictor, find cheap ones by NSGA-II, cut these out."""
+    require_pymoo()
     step = prepared(arguments)
     cutter, space, options = step.cutter(), step.training.space, step.training.search
     folder = step.folder / "search"

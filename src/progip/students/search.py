@@ -1,6 +1,7 @@
 """Students under a cost limit: a predictor of what a student is worth, and NSGA-II over it."""
 
 import hashlib
+import importlib.util
 import json
 import logging
 from dataclasses import asdict, dataclass
@@ -131,6 +132,12 @@ class Genes:
         return found
 
 
+def require_pymoo() -> None:
+    """Raise ProgipError where pymoo is not installed."""
+    if importlib.util.find_spec("pymoo") is None:
+        raise ProgipError("the search is pymoo's; install it with: pip install 'progip[search]'")
+
+
 def pareto(
     space: Space, worth: Any, cost: Cost, options: Search, seed: int = 0
 ) -> list[tuple[Architecture, np.ndarray]]:
@@ -147,18 +154,15 @@ def pareto(
     Raises:
         ProgipError: pymoo is not installed, or no student is cheap enough.
     """
-    try:
-        from pymoo.algorithms.moo.nsga2 import NSGA2
-        from pymoo.core.problem import Problem
-        from pymoo.operators.crossover.sbx import SBX
-        from pymoo.operators.mutation.pm import PM
-        from pymoo.operators.repair.rounding import RoundingRepair
-        from pymoo.operators.sampling.rnd import IntegerRandomSampling
-        from pymoo.optimize import minimize
-    except ImportError as missing:
-        raise ProgipError(
-            "the search is pymoo's; install it with: pip install 'progip[search]'"
-        ) from missing
+    require_pymoo()
+    from pymoo.algorithms.moo.nsga2 import NSGA2
+    from pymoo.core.problem import Problem
+    from pymoo.operators.crossover.sbx import SBX
+    from pymoo.operators.mutation.pm import PM
+    from pymoo.operators.repair.rounding import RoundingRepair
+    from pymoo.operators.sampling.rnd import IntegerRandomSampling
+    from pymoo.optimize import minimize
+
     genes = Genes(space)
     limits = [(i, m) for i, m in enumerate((options.macs, options.parameters)) if m is not None]
     cheapest = cost(space.smallest())
