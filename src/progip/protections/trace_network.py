@@ -15,7 +15,7 @@ from progip.storage.whole_files import Checkpoint
 log = logging.getLogger(__name__)
 
 CLIP = 10.0
-ROWS = 512  # at a time, padded: the last bits of a row do not depend on how many there are
+ROWS = 32  # at a time, padded: the last bits of a row do not depend on how many there are
 #: of a channel that is the same for all clean images: any other value is far out
 LEAST_STD = 1e-6
 WEIGHTS = ("hidden.weight", "hidden.bias", "out.weight", "out.bias")
