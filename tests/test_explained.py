@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from progip.config import cell_settings, composed
-from progip.config.entry import explain
+from progip.config.entry import explain, is_users
 from progip.errors import ProgipError
 from progip.models.weight_files import read_state_dict
 
@@ -35,6 +35,15 @@ def test_a_folder_that_is_not_set_is_asked_for(monkeypatch: pytest.MonkeyPatch) 
     settings = cell_settings(composed(["dataset=cifar10_npz"], ROOT / "conf"))
     with pytest.raises(ProgipError, match=r"set PROGIP_DATA or dataset\.folder"):
         settings.subject.dataset.test_images()
+
+
+def test_an_environment_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PROGIP_DATA", raising=False)
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        cell_settings(composed([], ROOT / "conf", campaign="sample_resnet20"))
+    assert is_users(caught.value)  # type: ignore[arg-type]
+    said = explain(caught.value)
+    assert said.startswith("model.weights needs the environment variable PROGIP_DATA, which is not")
 
 
 def test_an_unknown_campaign_file_lists_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,11 @@ def draw(plan: SamplingPlan) -> pa.Table:
     return plan.plan(population(), 0, "k", 0, 10)
 
 
+def test_odds_of_bits_that_the_fault_model_leaves_out_say_nothing() -> None:
+    some = draw(Importance(name="i", bit_odds={30: 5, 7: 2}))
+    assert some.equals(draw(Importance(name="i", bit_odds={30: 5})))
+
+
 def test_a_layer_without_neurons_is_a_stratum_without_sites() -> None:
     empty = [*SITES, Site("gone", 0, "Linear", (0,), 0, 0)]
     model = SingleBitFlip(name="f", weighting="neuron")

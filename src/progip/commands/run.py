@@ -15,7 +15,7 @@ from progip.campaign.runner import run_cell
 from progip.commands.run_help import wanted_help
 from progip.config import CONF, cell_folder, cell_settings, entry, register, resolved
 from progip.config.checks import check_defaults, check_overrides
-from progip.errors import ProgipError
+from progip.config.entry import explain, is_users
 from progip.launching.launched import keep_command
 from progip.launching.placing import placed
 from progip.storage.crash_log import failures_recorded
@@ -36,8 +36,8 @@ def job(cfg: DictConfig) -> None:
             run_cell(cell_settings(placed(cfg)), resolved(cfg), accepted)
     except Exception as error:
         if sweep:  # the others go on; say now which failed
-            defect = not isinstance(error, ProgipError)
-            log.error("cell %s failed: %s", cfg.cell, error, exc_info=defect)
+            said = explain(error) if is_users(error) else error
+            log.error("cell %s failed: %s", cfg.cell, said, exc_info=not is_users(error))
         raise
 
 

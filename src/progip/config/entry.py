@@ -18,6 +18,8 @@ from progip.config.names import NO_DEFAULTS, a_list, existing
 from progip.config.search_path import CAMPAIGNS, own_folders
 from progip.errors import ProgipError
 
+DATA = "PROGIP_DATA, for one, names the folder of images and weights (docs/data.md)"
+
 
 def entry(main: Callable[[], Any]) -> None:
     """Call an entry point; a user's mistake becomes one message on stderr and exit code 1.
@@ -118,4 +120,8 @@ def explain(error: BaseException) -> str:
     if isinstance(error, HydraException):
         ends = [i for i, line in enumerate(lines) if line.startswith("Config search path")]
         return " ".join(lines[: ends[0]] if ends else lines)
+    unset = re.search(r"Environment variable '(\w+)' not found", lines[0])
+    if unset:
+        key = next((line.split()[-1] for line in lines if line.startswith("full_key")), "a key")
+        return f"{key} needs the environment variable {unset[1]}, which is not set: {DATA}"
     return " ".join(lines[:1] + [line for line in lines[1:] if line.startswith("full_key")])

@@ -23,7 +23,8 @@ class Importance(SamplingPlan):
     the odds (defensive mixture: Hesterberg, Technometrics 37, 1995); log q = log pi - log weight.
 
     Attributes:
-        bit_odds: bit -> how much likelier than its fault model says; others 1.
+        bit_odds: bit -> how much likelier than its fault model says; others 1. One at least must
+            be of a bit that the fault model hits.
         layer_odds: regular expression of layer names -> the same; the first that fits counts.
         defensive: share of the fault model's own law in the mixture.
     """
@@ -54,7 +55,9 @@ class Importance(SamplingPlan):
         """q of every atom, (A,). Raises ProgipError for odds of a bit or layer that is not hit."""
         odds = np.ones(len(atoms.bit))
         absent = sorted(set(self.bit_odds) - set(atoms.bit.tolist()))
-        if absent:
+        if absent and len(absent) == len(
+            self.bit_odds
+        ):  # some: fault_model.bits may leave bits out
             raise ProgipError(f"sampling.bit_odds: the fault model never hits bit {absent[0]}")
         for bit, factor in self.bit_odds.items():
             odds[atoms.bit == bit] *= factor
