@@ -50,6 +50,7 @@ SEARCHES = {
     "fitact": ["protection.epochs=1"],
     "proact": ["protection.epochs=1", "protection.decays=[4e-5]"],
 }
+STEPS = ("ood_method=pro", "ood_method.steps=3")
 #: what an option needs beside itself
 LIST = 'Layer,TensorIndex,Bit\nlayer1.0.conv1,"(0, 1, 2, 2)",30\n'
 NEEDS = {
@@ -79,14 +80,19 @@ NEEDS = {
             "_openmax": "openmax",
         }.items()
     },
-    "protection=facer_like": [
-        "probes=[layer_traces]",
-        "fault_model.layers=linear",
-        "fault_model.bits=[0]",
-        "protection.images=8",
-        "protection.runs=40",
-        "protection.label_by=any",
-    ],
+    **{
+        f"protection=facer_like{kind}": [
+            "probes=[layer_traces]",
+            "fault_model.layers=linear",
+            "fault_model.bits=[0]",
+            "protection.images=8",
+            "protection.runs=40",
+            "protection.label_by=any",
+        ]
+        for kind in ("", "_ood", "_three")
+    },
+    "protection=progip_steps": [*STEPS, "probes=[step_gradients]"],
+    **{f"pass={way}_{step}": [*STEPS] for way in ("forward", "backward") for step in (2, 3)},
     # searches that take hours at their published size
     **{
         f"protection={name}{short}": [*SMALL, *more]
@@ -100,13 +106,18 @@ def needs(tmp_path: Path, *given: str) -> list[str]:
     """What some options need beside themselves, a list of faults among it."""
     path = tmp_path / "list.csv"
     path.write_text(LIST)
-    listed = [f"fault_model.file={path}"] if "fault_model=listed" in given else []
-    return [*(more for option in given for more in NEEDS.get(option, [])), *listed]
+    files = [f"fault_model.file={path}"] if "fault_model=listed" in given else []
+    if {"protection=facer_like_ood", "protection=facer_like_three"} & set(given):
+        pixels = np.random.default_rng(0).integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)
+        np.savez(tmp_path / "ood.npz", data=pixels, labels=np.arange(20) % 10)
+        files = [f"protection.ood.{part}={tmp_path}/ood.npz" for part in ("train", "test")]
+    return [*(more for option in given for more in NEEDS.get(option, [])), *files]
 
 
 def test_groups_have_the_folders_that_are_documented() -> None:
     folders = {path.name for path in CONF.iterdir() if path.is_dir()}
-    assert folders == {*GROUPS, "model.head", "pass", "recipe", "attack"}
+    others = ("model.head", "pass", "recipe", "attack", "students", "students.procedure")
+    assert folders == {*GROUPS, *others}
 
 
 @pytest.mark.parametrize(
@@ -175,9 +186,11 @@ def test_every_protection_meets_every_fault_model(
 ) -> None:
     rated = fault_model in ("burst", "one_bit", "six_bits", "word")
     rate = ["fault_model.rate=1e-3"] if rated else []
-    learns = protection == "facer_like" and fault_model != "single_bit_flip"  # refused
-    given = [f"fault_model={fault_model}", *([] if learns else [f"protection={protection}"])]
-    more = [*needs(tmp_path, *given), *(["probes=[layer_traces]"] if learns else [])]
+    learns = protection.startswith("facer_like") and fault_model != "single_bit_flip"  # refused
+    more = needs(tmp_path, f"fault_model={fault_model}", f"protection={protection}")
+    if learns:  # other fault models lack these keys, or mean something else by them
+        restricted = ("fault_model.layers=", "fault_model.bits=")
+        more = [option for option in more if not option.startswith(restricted)]
     cell = (f"protection={protection}", f"fault_model={fault_model}", *rate, *more)
     if learns:
         with pytest.raises(ProgipError, match="learns from single bit flips of other layers"):
