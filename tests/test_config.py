@@ -136,8 +136,8 @@ def test_every_option_builds_and_is_called_by_its_file_name(
     assert component.name == expected
 
 
-#: deeper and wider ones of a class of which another one is run
-ALIKE = ("resnet32", "resnet44", "resnet56", "resnet18")
+#: alike to another one that is run, or run whole by other tests
+ALIKE = ("resnet32", "resnet34", "resnet44", "resnet56", "densenet_bc_100_12", "student")
 
 
 @pytest.mark.parametrize(

@@ -135,8 +135,10 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     torture.finish(cell)
 
 
-def test_a_signal_is_noted_and_the_handler_put_back() -> None:
-    before = signal.getsignal(signal.SIGINT)
+def test_a_signal_is_noted_and_the_handler_put_back(request: pytest.FixtureRequest) -> None:
+    before = signal.default_int_handler  # a process in the background of a script ignores it
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    signal.signal(signal.SIGINT, before)
     with Interruption() as interruption:
         interruption.check()
         os.kill(os.getpid(), signal.SIGINT)

@@ -31,7 +31,7 @@ MEAN, STD = [0.3], [0.25]
 CONF = Path(__file__).parents[2] / "conf"
 EVERYTHING: dict[str, Any] = {
     "epochs": 4, "batch_size": 16, "learning_rate": 0.01, "optimiser": "adamw",
-    "weight_decay": 0.05, "schedule": "cosine", "warm_up_epochs": 2, "warm_up_factor": 0.1,
+    "weight_decay": 0.5, "schedule": "cosine", "warm_up_epochs": 2, "warm_up_factor": 0.1,
     "final_learning_rate": 1e-4, "label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0, "erase": 0.5,
     "clip_gradient": 0.5, "ema_decay": 0.9, "ema_steps": 2, "crop_padding": 1,
 }  # fmt: skip
@@ -55,7 +55,7 @@ def run(model: Model, images: Images, output: Path, **options: Any) -> Trained:
 def by_hand(model: Model, images: Images) -> dict[str, torch.Tensor]:
     """All of EVERYTHING, with torch's and torchvision's own parts."""
     network = seeded_network(model)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=0.01, weight_decay=0.05)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=0.01, weight_decay=0.5)
     linear = lr_scheduler.LinearLR(optimiser, 0.1, total_iters=2)
     cosine = lr_scheduler.CosineAnnealingLR(optimiser, 2, 1e-4)
     scheduler = lr_scheduler.SequentialLR(optimiser, [linear, cosine], [2])
@@ -97,7 +97,8 @@ def test_everything_at_once_is_the_loop_by_hand(tmp_path: Path, stripes: Stripes
     found = load_file(run(model, images, tmp_path / "w.safetensors").path)
     for key, value in expected.items():
         if value.is_floating_point():
-            torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5)
+            # AdamW divides rounding by rounding: 1.5e-3 here; one other option makes 1e-2 and more
+            torch.testing.assert_close(found[key], value, rtol=0, atol=5e-3)
 
 
 def test_warming_up_ends_at_the_average(tmp_path: Path, stripes: Stripes) -> None:
