@@ -59,10 +59,7 @@ def draw(data: pd.DataFrame) -> Drawing:
             for (protection,), part in by_group(group, ["protection"]):
                 _series(panel, part, name, protection, looks[protection])
             panel.set_title(f"{', '.join(key)}: {words}", loc="left")
-            panel.set_xscale("symlog", linthresh=0.1, linscale=0.4)
-            panel.set_xlim(-0.01, 105)
-            panel.set_xticks([0, 0.1, 1, 10, 100], ["0", "0.1", "1", "10", "100"])
-            panel.set_ylim(-2, 103)
+            style.false_alarm_scale(panel)
         row[0].set_ylabel("failures detected, %")
     for panel in axes[-1]:
         panel.set_xlabel("false alarms, % of images")
@@ -84,7 +81,7 @@ def _series(panel: Axes, part: pd.DataFrame, name: str, protection: str, look: s
         )
     panel.errorbar(
         100 * own[name], 100 * own["detected"], fmt=look.marker, color=look.color,
-        xerr=_distance(own, name), yerr=_distance(own, "detected"),
+        xerr=style.percent_off(own, name), yerr=style.percent_off(own, "detected"),
         elinewidth=0.7, capsize=2, label=protection, ls=look.line,
     )  # fmt: skip
     points = pd.concat([part[part["own"].astype(bool)], curve.iloc[::8]])
@@ -94,10 +91,3 @@ def _series(panel: Axes, part: pd.DataFrame, name: str, protection: str, look: s
         for _, row in points.iterrows()
     ]
     style.mark(panel, 100 * points[name], 100 * points["detected"], words)
-
-
-def _distance(row: pd.Series, name: str) -> list[list[float]]:
-    return [
-        [100 * (row[name] - row[f"{name}_low"])],
-        [100 * (row[f"{name}_high"] - row[name])],
-    ]

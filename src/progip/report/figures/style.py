@@ -111,6 +111,22 @@ def pass_look(name: str) -> Look:
 POPULATION_LOOKS = {"id": Look(BLUE, "o", "-"), "ood": Look(VERMILION, "s", "--")}
 
 
+def false_alarm_scale(panel: Axes) -> None:
+    """Per cent detected against per cent of false alarms, logarithmic above 0.1 %."""
+    panel.set_xscale("symlog", linthresh=0.1, linscale=0.4)
+    panel.set_xlim(-0.01, 105)
+    panel.set_xticks([0, 0.1, 1, 10, 100], ["0", "0.1", "1", "10", "100"])
+    panel.set_ylim(-2, 103)
+
+
+def percent_off(row: pd.Series, name: str) -> list[list[float]]:
+    """How far the ends `name`_low and _high lie from `name`, in per cent, for error bars."""
+    return [
+        [100 * (row[name] - row[f"{name}_low"])],
+        [100 * (row[f"{name}_high"] - row[name])],
+    ]
+
+
 def mark(panel: Axes, x: Iterable[float], y: Iterable[float], words: Iterable[str]) -> None:
     """Say what the page tells of these points (data coordinates) when one points at them."""
     kept = panel.figure.__dict__.setdefault("marks", [])

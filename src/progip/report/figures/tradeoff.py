@@ -173,7 +173,8 @@ def draw(data: pd.DataFrame) -> Drawing:
             own = curve[curve["own"].astype(bool)].iloc[0]
             panel.errorbar(
                 100 * own["false_alarms"], 100 * own["detected"], fmt=look.marker, color=look.color,
-                xerr=_distance(own, "false_alarms"), yerr=_distance(own, "detected"),
+                xerr=style.percent_off(own, "false_alarms"),
+                yerr=style.percent_off(own, "detected"),
                 elinewidth=0.7, capsize=2,
             )  # fmt: skip
             points = curve[curve["own"].astype(bool) | (np.arange(len(curve)) % 8 == 0)]
@@ -185,10 +186,7 @@ def draw(data: pd.DataFrame) -> Drawing:
             ]
             style.mark(panel, 100 * points["false_alarms"], 100 * points["detected"], words)
         panel.set_title(", ".join(key), loc="left")
-        panel.set_xscale("symlog", linthresh=0.1, linscale=0.4)
-        panel.set_xlim(-0.01, 105)
-        panel.set_xticks([0, 0.1, 1, 10, 100], ["0", "0.1", "1", "10", "100"])
-        panel.set_ylim(-2, 103)
+        style.false_alarm_scale(panel)
     for panel in axes.flat[len(detectors) :]:
         panel.set_visible(False)
     for panel in axes[-1]:
@@ -197,10 +195,3 @@ def draw(data: pd.DataFrame) -> Drawing:
         panel.set_ylabel("failures detected, %")
     style.legend_below(drawing, axes[0, 0], 3)
     return drawing
-
-
-def _distance(row: pd.Series, name: str) -> list[list[float]]:
-    return [
-        [100 * (row[name] - row[f"{name}_low"])],
-        [100 * (row[f"{name}_high"] - row[name])],
-    ]
