@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from progip.analysis.kinds import kinds_of
-from progip.analysis.site_rates import _rate
+from progip.analysis.site_rates import rate_of_sums
 from progip.analysis.site_sums import (
     measure_sums,
     measured,
@@ -51,7 +51,7 @@ def test_rates_count_maps(rows: dict[str, np.ndarray]) -> None:
     for row in found.to_dict("records"):
         mine = frame[(frame["layer"] == row["layer"]) & (frame["bit"] == row["bit"])]
         shares = mine.groupby("map")["critical"].mean()
-        rate = _rate(row)
+        rate = rate_of_sums(row)
         assert rate.estimate == pytest.approx(shares.mean())
         assert rate.n == len(mine)
         widths.append(rate.high - rate.low)

@@ -160,6 +160,21 @@ def test_the_figure_says_what_it_shows_and_is_drawn_from_its_csv(watched: Path) 
     assert [len(panel.get_lines()) > 3 for panel in axes] == [True, True]
 
 
+def test_published_detection_is_a_level_line(campaign: Path, write_cell: Write) -> None:
+    for name in ("none", "progip", "open_set"):
+        write_cell(runs(detection="x.", harmless="."), protection=name)
+    (usual,) = detection(Campaign.load(campaign), SETTING)
+    assert not usual.data["protection"].str.contains("publ").any()
+    (figure,) = detection(Campaign.load(campaign, beside=True), SETTING)
+    (line,) = figure.data[figure.data["protection"] == "progip, publ."].itertuples()
+    assert line.detected == pytest.approx((10_127 - 128) / 10_127)  # of the published counts
+    assert math.isnan(line.clean_id)
+    assert "progip, publ.: detects 98.74 %" in figure.alt
+    for panel in figure.draw(figure.data).axes:
+        level = [one for one in panel.get_lines() if one.get_label() == "progip, publ."]
+        assert [set(one.get_ydata()) for one in level] == [{100 * line.detected}]
+
+
 def test_one_protection_has_neither(campaign: Path, write_cell: Write) -> None:
     write_cell(runs(detection="x"), protection="progip")
     loaded = Campaign.load(campaign)

@@ -59,8 +59,8 @@ class ExecutedRuns:
         layer_means: one row per layer: sums of each measure (``site_sums.measure_sums``).
         sweep: (TOP2DIFF,) runs by what the faulty Top2Diff was where their class is right, and the
             number of runs; None where it was not observed.
-        failing: one row per failing run with run_id, weight and the EVIDENCE columns named as in
-            golden rows.
+        failing: one row per failing run with run_id, sample_index, weight, layer, bit and the
+            EVIDENCE columns named as in golden rows.
         clean: `clean.parquet`, or None where the campaign was made before they were kept.
     """
 
@@ -220,7 +220,8 @@ def _observed(
     )
 
 
-_KEPT = ["run_id", "weight", "nonfinite_logits", "nonfinite_gradient", "nonfinite_score"]
+_KEPT = ["run_id", "sample_index", "weight", "layer", "bit"]
+_KEPT += ["nonfinite_logits", "nonfinite_gradient", "nonfinite_score"]
 _KEPT += ["faulty_score", *EVIDENCE]
 
 

@@ -37,7 +37,7 @@ def rates_of(executions: Sequence[ExecutedRuns], by: list[str]) -> pd.DataFrame:
     """``site_rates`` of some executions; by: of their names and of the columns of ``sites``."""
     parts = [e.sites.assign(**{n: e.names[n] for n in by if n in e.names}) for e in executions]
     sums = pd.concat(parts).groupby(by, sort=False)[_COUNTS].sum().reset_index()
-    rates = [_rate(row) for row in sums.to_dict("records")]
+    rates = [rate_of_sums(row) for row in sums.to_dict("records")]
     data = sums[by].assign(
         rows=sums["rows"].astype(int),
         correct=sums["correct"].astype(int),
@@ -48,8 +48,12 @@ def rates_of(executions: Sequence[ExecutedRuns], by: list[str]) -> pd.DataFrame:
     return data
 
 
-def _rate(row: Mapping[str, float]) -> Rate:
-    """Of sums over rows, or over fault maps (``site_sums.of_maps``)."""
+def rate_of_sums(row: Mapping[str, float]) -> Rate:
+    """The weighted share of events of SUMS over rows, or over fault maps (``site_sums.of_maps``).
+
+    Args:
+        row: correct (rows), failures (events), SUMS, cross and maps (0: rows stand alone).
+    """
     if row["maps"]:
         xx, xy, yy = row["squares"], row["cross"], row["failure_squares"]
         whole, failed = row["weight"], row["failure_weight"]

@@ -22,6 +22,7 @@ from progip.report.sections.layers import layers_section
 from progip.report.sections.measures import measures_section
 from progip.report.sections.methods import methods_section
 from progip.report.sections.misclassification import scm_section, sdc_section
+from progip.report.sections.missed import missed_section
 from progip.report.sections.opening import opening_section
 from progip.report.sections.provenance import provenance_section
 from progip.report.sections.published_comparison import beside_section
@@ -132,6 +133,7 @@ def build_sections(campaign: Campaign, measured: Sequence[Section] = ()) -> list
     ]
     optional = (
         detectors_section(campaign),
+        missed_section(campaign),
         sdc_section(campaign),
         scm_section(campaign),
         heads_section(campaign),

@@ -5,10 +5,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
-from progip.analysis.campaign import SETTING, Campaign, by_group
+from progip.analysis.campaign import DETECTOR, SETTING, Campaign, by_group
+from progip.analysis.estimates import UNPROTECTED, summarise
 from progip.report.detection_curves import ENDS, detection_curves
 from progip.report.figures import style
 from progip.report.figures.base import Absent, Figure, called, in_words
+from progip.report.published import progip as published
+from progip.report.sections.published_comparison import shown
 
 TITLE = "Detection against false alarms"
 CAPTION = (
@@ -16,7 +19,8 @@ CAPTION = (
     "alarm, ID images on the left and OOD images on the right, as all limits of a protection move "
     "together. The marker is the campaign's own limits, with 95 % intervals; these need not lie on "
     "the curve where a protection has several. Protections that do not order executions have a "
-    "marker alone. Up and to the left is better. The horizontal scale is logarithmic above 0.1 %."
+    "marker alone. A level line: published detection (publ.), whose false alarms are not known. Up "
+    "and to the left is better. The horizontal scale is logarithmic above 0.1 %."
 )
 POPULATIONS = {"clean_id": "clean ID images", "clean_ood": "clean OOD images"}
 
@@ -29,8 +33,22 @@ def detection(campaign: Campaign, setting: tuple[str, ...]) -> list[Figure | Abs
         return []
     if data["detected"].isna().all():
         return [Absent("detection", TITLE, "no failure to detect")]
+    if shown(campaign, setting):
+        data = pd.concat([data, _published(data)], ignore_index=True)
     call = called("detection", setting)
     return [Figure("detection", TITLE, CAPTION, _alt(data), data, draw, call)]
+
+
+def _published(data: pd.DataFrame) -> pd.DataFrame:
+    """The published detection of each protection that is there, beside each detector."""
+    theirs = summarise(published.overall_counts(), ["protection"])
+    theirs = theirs[theirs["protection"].isin(set(data["protection"]) - {UNPROTECTED})]
+    levels = theirs[[f"overall_accuracy{end}" for end in ENDS]].set_axis(
+        [f"detected{end}" for end in ENDS], axis="columns"
+    )
+    levels = levels.assign(protection=theirs["protection"] + style.PUBLISHED, own=True)
+    keys = list(dict.fromkeys((*SETTING, *DETECTOR)))
+    return data[keys].drop_duplicates().merge(levels, "cross").reindex(columns=data.columns)
 
 
 def _alt(data: pd.DataFrame) -> str:
@@ -69,6 +87,11 @@ def draw(data: pd.DataFrame) -> Drawing:
 
 def _series(panel: Axes, part: pd.DataFrame, name: str, protection: str, look: style.Look) -> None:
     own = part[part["own"].astype(bool)].iloc[0]
+    if np.isnan(own[name]):
+        panel.axhline(
+            100 * own["detected"], color=look.color, ls=look.line, lw=0.8, label=protection
+        )
+        return
     curve = part[~part["own"].astype(bool)].sort_values("threshold", ascending=False)
     if len(curve):
         panel.step(

@@ -51,10 +51,14 @@ class Look(NamedTuple):
     line: Any
 
 
+#: ends the names of published figures of a protection
+PUBLISHED = ", publ."
 #: protections that the project has; others take the rest in turn
 _KNOWN = {
     "none": Look(BLACK, "o", "-"),
     "progip": Look(BLUE, "s", "--"),
+    f"progip{PUBLISHED}": Look(BLACK, "", (0, (6, 2))),
+    f"ranger{PUBLISHED}": Look(BLACK, "", (0, (1, 2))),
     "progip_both": Look(SKY, "D", "-."),
     "ranger": Look(VERMILION, "^", ":"),
     "ranger_clip": Look(VERMILION, "v", "-."),
