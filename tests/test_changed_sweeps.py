@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 from test_command_line import call
 
 WORDS = ("-m", "runs=30", "pass=first_forward", "protection=none")
@@ -57,3 +58,18 @@ def test_more_runs_and_the_same_command_are_accepted(tmp_path: Path) -> None:
     assert (
         "2 of the sweep's 2 cells hold rows of another configuration: seed was 0, is now 1" in said
     )
+
+
+def test_an_environment_variable_that_is_not_set_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PROGIP_DATA", raising=False)
+    campaign = ("--config-dir", "campaigns", "--config-name", "sample_resnet20")
+    found = call("run.py", *campaign, f"outputs={tmp_path}/out")
+    assert found.returncode == 1
+    assert found.stderr == (
+        "error: nothing was started: model.weights needs the environment variable PROGIP_DATA, "
+        "which is not set: PROGIP_DATA, for one, names the folder of images and weights "
+        "(docs/data.md)\n"
+    )
+    assert not (tmp_path / "out").exists()

@@ -48,6 +48,21 @@ def parser(only: str = "") -> argparse.ArgumentParser:
     return top
 
 
+def parsed(words: list[str]) -> argparse.Namespace:
+    """What the words ask for; overrides may stand on both sides of options.
+
+    argparse takes only the first group of words for them (and has no intermixed parsing of
+    subcommands).
+    """
+    read = parser(words[0] if words else "")
+    arguments, rest = read.parse_known_args(words)
+    if rest and (any(word.startswith("-") for word in rest) or not hasattr(arguments, "overrides")):
+        read.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
+    return arguments
+
+
 def is_for_hydra() -> bool:
     """Whether ``progip ...`` is ``progip run ...``, which then looks like ``run.py ...``.
 
@@ -70,5 +85,5 @@ def main() -> None:
         return run.main()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("progip").setLevel(logging.INFO)  # not those of libraries
-    arguments = parser(sys.argv[1] if sys.argv[1:] else "").parse_args()
+    arguments = parsed(sys.argv[1:])
     entry(lambda: arguments.action(arguments))

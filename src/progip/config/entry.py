@@ -91,6 +91,16 @@ def _of_hydra(text: str) -> str:
     return ""
 
 
+def unset_variable(error: BaseException) -> str:
+    """Which key needs which environment variable; "" where that is not what is wrong."""
+    unset = re.search(r"Environment variable '(\w+)' not found", str(error))
+    if unset is None:
+        return ""
+    lines = [line.strip() for line in str(error).splitlines()]
+    key = next((line.split()[-1] for line in lines if line.startswith("full_key")), "a key")
+    return f"{key} needs the environment variable {unset[1]}, which is not set: {DATA}"
+
+
 def explain(error: BaseException) -> str:
     """One message that names the culprit and what exists instead."""
     if isinstance(error, ProgipError):
@@ -120,8 +130,6 @@ def explain(error: BaseException) -> str:
     if isinstance(error, HydraException):
         ends = [i for i, line in enumerate(lines) if line.startswith("Config search path")]
         return " ".join(lines[: ends[0]] if ends else lines)
-    unset = re.search(r"Environment variable '(\w+)' not found", lines[0])
-    if unset:
-        key = next((line.split()[-1] for line in lines if line.startswith("full_key")), "a key")
-        return f"{key} needs the environment variable {unset[1]}, which is not set: {DATA}"
+    if said := unset_variable(error):
+        return said
     return " ".join(lines[:1] + [line for line in lines[1:] if line.startswith("full_key")])

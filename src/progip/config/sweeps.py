@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from progip.campaign.settings import CellSettings
 from progip.campaign.settings_identity import of_execution, of_judging, of_subject
 from progip.config.building import cell_settings
+from progip.config.entry import unset_variable
 from progip.errors import ProgipError
 from progip.launching.launched import accepted_overrides, job_overrides, sweep_of, swept_in
 from progip.storage.manifests import has_rows, read_manifest, settings_differences
@@ -33,10 +34,41 @@ class SweepCheck(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Refuse a sweep of which one cell holds rows of another configuration."""
         try:
+            check_first(config)
             check_sweep(config)
         except ProgipError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
+
+
+def check_first(config: DictConfig) -> None:
+    """Ask whether the first cell of a sweep has its environment variables; all would say the same.
+
+    Args:
+        config: of the whole sweep, as Hydra composed it, with its node ``hydra``.
+
+    Raises:
+        ProgipError: naming the key and the variable.
+    """
+    given, task = _swept(config)
+    first = job_overrides(swept_in(given, task))[:1]
+    loader = GlobalHydra.instance().config_loader()
+    try:
+        for overrides in first:
+            OmegaConf.to_container(
+                _without_hydra(loader.load_sweep_config(config, overrides)), resolve=True
+            )
+    except (ProgipError, HydraException, OmegaConfBaseException) as error:
+        if said := unset_variable(error):
+            raise ProgipError(f"nothing was started: {said}") from error
+        return  # the job itself says what is wrong, and the others run
+
+
+def _swept(config: DictConfig) -> tuple[dict[str, str], list[str]]:
+    """The swept choices of the campaign file, and the overrides of the command line."""
+    hydra = config.hydra
+    given = {str(key): str(value) for key, value in (hydra.sweeper.params or {}).items()}
+    return given, [str(override) for override in hydra.overrides.task]
 
 
 def check_sweep(config: DictConfig) -> None:
@@ -51,10 +83,8 @@ def check_sweep(config: DictConfig) -> None:
     Raises:
         ProgipError: naming what differs, cells, and the command that was accepted.
     """
-    hydra = config.hydra
-    given = {str(key): str(value) for key, value in (hydra.sweeper.params or {}).items()}
-    task = [str(override) for override in hydra.overrides.task]
-    folder = Path(hydra.sweep.dir)
+    given, task = _swept(config)
+    folder = Path(config.hydra.sweep.dir)
     if accepted_overrides(folder) == (given, task) or not any(folder.rglob("part-*.parquet")):
         return
     refused: dict[str, list[str]] = {}
