@@ -1,11 +1,20 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, permutation_test
 from statsmodels.stats.proportion import proportions_ztest
 
 from progip.errors import ProgipError
-from progip.statistics import compare_independent, compare_paired, mcnemar_p
+from progip.statistics import (
+    compare_independent,
+    compare_paired,
+    compare_paired_weighted,
+    comparison,
+    mcnemar_p,
+    paired_interval,
+)
+from progip.statistics.comparison import FLIPS
 
 pairs = st.integers(0, 400)
 
@@ -80,3 +89,32 @@ def test_no_spread_at_all() -> None:
 def test_bad_input_is_named(call, named: str) -> None:
     with pytest.raises(ProgipError, match=named):
         call()
+
+
+@pytest.mark.parametrize("pairs", [2, 9, 13, 14, 60, 701])
+def test_sign_flips_are_those_of_scipy(pairs: int) -> None:
+    generator = np.random.default_rng(pairs)
+    weights = generator.choice([0.1, 0.3, 1 / 3, 1.7], pairs)  # of few strata: sums tie
+    first = generator.random(pairs) < 0.55
+    terms = np.where(first, weights, -weights)
+    expected = permutation_test(
+        (terms, np.zeros(pairs)),
+        lambda x, y, axis: (x - y).sum(axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=FLIPS,
+        rng=np.random.default_rng(0),
+    )
+    # a concordant pair has a weight of its own, so that weights always differ
+    a, b = np.append(first, True), np.append(~first, True)
+    found = compare_paired_weighted(a, b, np.append(weights, 5))
+    assert found.p_value == expected.pvalue
+    limits = paired_interval(a, b, np.append(weights, 5))
+    assert limits == (found.low, found.high)
+
+
+def test_sign_flips_do_not_depend_on_what_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    terms = np.random.default_rng(1).standard_normal(31)
+    whole = comparison._flipped_sums(terms)
+    monkeypatch.setattr(comparison, "_AT_ONCE", 31 * 1000 + 7)
+    assert np.array_equal(comparison._flipped_sums(terms), whole)

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from statsmodels.stats.multitest import multipletests
 
 from progip.analysis.campaign import SETTING, Campaign, by_group
 from progip.analysis.estimates import UNPROTECTED
 from progip.analysis.manifests import IDENTITY
-from progip.statistics import compare_paired_weighted
+from progip.statistics import compare_paired_weighted, paired_interval
 
 LEVEL = 0.05
 COLUMNS = [
@@ -62,10 +63,11 @@ def compare_protections(campaign: Campaign) -> tuple[pd.DataFrame, list[str]]:
     cells = campaign.cells
     if "correction" in cells:  # other executions, so other failures
         cells = cells[cells["correction"] == ""]
+    by_cell = _by_cell(campaign)
     for setting, group in by_group(cells[cells["protection"] != UNPROTECTED], SETTING):
         pairs = []
         for a, b in combinations(sorted(group["protection"].unique()), 2):
-            counts = _count_pairs(campaign, group, a, b, warnings)
+            counts = _count_pairs(by_cell, group, a, b, warnings)
             if counts is not None:
                 head = {**dict(zip(SETTING, setting, strict=True)), "protection_a": a}
                 pairs.append({**head, "protection_b": b, **counts})
@@ -91,47 +93,60 @@ def _shares(values: Sequence[float], adjusted: Sequence[float]) -> list[float]:
 
 
 def _interval(pairs: Mapping[str, Any], confidence: float) -> dict[str, float]:
-    gap = compare_paired_weighted(**pairs, confidence=confidence)
-    ends = {"difference_low": gap.low, "difference_high": gap.high}
-    return {**ends, "difference_confidence": confidence}
+    low, high = paired_interval(**pairs, confidence=confidence)
+    return {"difference_low": low, "difference_high": high, "difference_confidence": confidence}
+
+
+#: columns of failures; one cell's, by name
+_FAILED = ("run_id", "kind", "alarm", "weight", "map")
+Failed = Mapping[str, NDArray]
+
+
+def _by_cell(campaign: Campaign) -> dict[int, Failed]:
+    """The failures of every cell, by its row of `Campaign.cells`."""
+    failures = campaign.failures
+    columns = {name: failures[name].to_numpy() for name in _FAILED}
+    places = failures.groupby("cell").indices
+    none = np.empty(0, np.int64)
+    return {
+        cell: {name: values[places.get(cell, none)] for name, values in columns.items()}
+        for cell in campaign.cells.index
+    }
 
 
 def _count_pairs(
-    campaign: Campaign, group: pd.DataFrame, a: str, b: str, warnings: list[str]
+    by_cell: Mapping[int, Failed], group: pd.DataFrame, a: str, b: str, warnings: list[str]
 ) -> dict | None:
     """Pair counts of two protections over all cells both have; None when they share none."""
     sides = [group[group["protection"] == name].reset_index(names="row") for name in (a, b)]
     shared = sides[0].merge(sides[1], on=_PAIR, suffixes=("_a", "_b"))
     if shared.empty:
         return None
-    failures = campaign.failures
-    by_cell = dict(iter(failures.groupby("cell")))
-    nothing = failures.iloc[:0]
     unmatched = used = 0
-    found: list[pd.DataFrame] = []
+    found: list[tuple[NDArray, ...]] = [(np.empty(0, bool),) * 2 + (np.empty(0), np.empty(0, int))]
     for _, pair in shared.iterrows():
-        left, right = (by_cell.get(pair[f"row_{side}"], nothing) for side in "ab")
-        joined = left.merge(right, on="run_id", suffixes=("_a", "_b"))
-        alone = len(left) + len(right) - 2 * len(joined)
+        left, right = (by_cell[pair[f"row_{side}"]] for side in "ab")
+        runs, at, to = np.intersect1d(
+            left["run_id"], right["run_id"], assume_unique=True, return_indices=True
+        )
+        alone = len(left["run_id"]) + len(right["run_id"]) - 2 * len(runs)
         finished = all(pair[f"done_{side}"] == pair[f"planned_{side}"] for side in "ab")
-        changed = (joined["kind_a"] != joined["kind_b"]).any()
+        changed = (left["kind"][at] != right["kind"][to]).any()
         if changed or (alone and finished and pair["planned_a"] == pair["planned_b"]):
             warnings.append(
                 f"{pair['folder_a']} and {pair['folder_b']} disagree on which runs failed, so "
                 "their faults are not the same; they are left out of the comparison"
             )
             continue
-        own = used * 10**9 + joined["map_a"]  # maps of one cell are not those of another
-        found.append(joined.assign(map_a=own.where(joined["map_a"] >= 0, -1)))
+        maps = left["map"][at]
+        own = np.where(maps >= 0, used * 10**9 + maps, -1)  # maps of one cell are not another's
+        found.append((left["alarm"][at], right["alarm"][to], left["weight"][at], own))
         unmatched += alone
         used += 1
-    names = ["alarm_a", "alarm_b", "weight_a", "map_a"]
-    pairs = pd.concat([pair[names] for pair in found]) if found else pd.DataFrame(columns=names)
-    seen_a, seen_b = (pairs[f"alarm_{side}"].to_numpy(bool) for side in "ab")
-    weight = pairs["weight_a"].to_numpy(float)
+    seen_a, seen_b, weight, maps = (np.concatenate(part) for part in zip(*found, strict=True))
     counts = {
         "cells": used,
-        "failures": len(pairs),
+        "failures": len(weight),
         "unmatched": unmatched,
         "left_a": int((~seen_a).sum()),
         "left_b": int((~seen_b).sum()),
@@ -139,11 +154,10 @@ def _count_pairs(
         "only_b_left": int((seen_a & ~seen_b).sum()),
         "weighted": bool(len(weight) and (weight != weight[0]).any()),
     }
-    if not len(pairs):
+    if not len(weight):
         missing = COLUMNS[COLUMNS.index("difference") : COLUMNS.index("significant")]
         return {**counts, **dict.fromkeys(missing, math.nan), "significant": False}
-    maps = pairs["map_a"].to_numpy()
     clusters = maps if (maps >= 0).all() else None
-    given = {"a": seen_a, "b": seen_b, "weights": weight, "clusters": clusters}
+    given: dict[str, Any] = {"a": seen_a, "b": seen_b, "weights": weight, "clusters": clusters}
     gap = compare_paired_weighted(**given)
     return {**counts, "pairs": given, "difference": gap.estimate, "p_value": gap.p_value}

@@ -10,6 +10,7 @@ from progip.statistics.comparison import (
     compare_paired,
     compare_paired_weighted,
     mcnemar_p,
+    paired_interval,
 )
 from progip.statistics.intervals import (
     METHODS,
@@ -46,6 +47,7 @@ __all__ = [
     "mean_of_median_ratios",
     "median_difference",
     "median_ratio",
+    "paired_interval",
     "proportion_interval",
     "rate",
     "rate_from_sums",
