@@ -10,7 +10,7 @@ from progip.analysis.comparing import compare_protections
 from progip.analysis.estimates import missing_cells, summarise, with_unprotected
 from progip.report import Campaign
 from progip.report.published import progip as published
-from progip.report.sections.breakdown import base_metrics
+from progip.report.sections.breakdown import base_metrics, base_section
 from progip.report.sections.words import sentence
 from progip.statistics import auroc_interval, compare_paired, proportion_interval, weighted_rate
 
@@ -264,3 +264,31 @@ def test_published_base_metrics(model: str, dataset: str, method: str, auroc: fl
     known = published.base_metrics(model, dataset, "tiny_imagenet_resize", method)
     assert (known and known.auroc) == auroc
     assert published.base_metrics(model, dataset, "svhn", method) is None
+
+
+def test_base_metrics_at_epsilon_0(campaign: Path, write_cell: Write) -> None:
+    plain = {
+        "auroc": 0.97, "fpr95": 0.1, "id_images": 200, "ood_images": 100,
+        "id_true_positives": 188, "ood_false_positives": 9, "threshold": 0.13,
+    }  # fmt: skip
+    write_cell(runs(harmless="."), ood_method="odin")  # of an earlier version
+    told = {"base_metrics_unperturbed": plain}
+    write_cell(runs(harmless="."), ood_method="odin", fault_pass="backward", manifest=told)
+    write_cell(runs(harmless="."), ood_method="energy")
+    found = Campaign.load(campaign)
+    row = row_of(base_metrics(found.base), ood_method="odin")
+    assert row["unperturbed_auroc"] == 0.97
+    ends = row["unperturbed_auroc_low"], row["unperturbed_auroc_high"]
+    assert ends == auroc_interval(0.97, 200, 100)
+    for name, k, n in (("fpr95", 10, 100), ("tpr", 188, 200), ("fpr", 9, 100)):
+        assert row[f"unperturbed_{name}"] == k / n
+        ends = row[f"unperturbed_{name}_low"], row[f"unperturbed_{name}_high"]
+        assert ends == proportion_interval(k, n)
+    assert math.isnan(row_of(base_metrics(found.base), ood_method="energy")["unperturbed_auroc"])
+    section = base_section(found)
+    lines = [line[0] for line in section.blocks[0].rows]
+    assert lines.count("· at epsilon 0") == 1
+    at = section.blocks[0].rows[lines.index("· at epsilon 0")]
+    assert lines.index("odin") < lines.index("· at epsilon 0")
+    assert at[1:] == ["", "97.00", "10.00", "94.00", "9.00"]
+    assert any("without its perturbation" in str(note) for note in section.blocks[-1].notes)

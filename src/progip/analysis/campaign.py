@@ -1,6 +1,5 @@
 """A campaign as the report sees it: one row per cell."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,6 +10,7 @@ import pandas as pd
 
 from progip.analysis import tally
 from progip.analysis.agreement import agreeing
+from progip.analysis.base_metrics import as_number, base_metrics
 from progip.analysis.counting import count_cell
 from progip.analysis.kinds import Kinds, declared_in, kinds_of
 from progip.analysis.manifests import (
@@ -48,7 +48,8 @@ class Campaign:
             clean_alarms (NaN where not recorded).
         failures: one row per failing run: cell (row of `cells`), run_id, sample_index, kind, alarm,
             weight.
-        base: one row per detector (DETECTOR) with the base metrics of its manifests.
+        base: one row per detector (DETECTOR) with the base metrics of its manifests; those of the
+            method without its perturbation as unperturbed_*, NaN where there are none.
         declared: the outcome that its cells were judged by.
         warnings: what was left out or is odd, in plain sentences that name it.
         estimand: the population that its rates describe, one of `tally.ESTIMANDS`.
@@ -151,7 +152,7 @@ class Campaign:
         if any(cell.manifest.get("stopping") for cell in found):
             _count_alike(rows, failures)
         warnings += _rarely_correct(rows, declared_in(found[0].manifest))
-        base, odd = _base(found)
+        base, odd = base_metrics(found, DETECTOR)
         return cls(
             pd.DataFrame(rows),
             pd.concat(failures, ignore_index=True),
@@ -215,8 +216,8 @@ def _describe(cell: CellFolder) -> dict[str, Any]:
         "planned": int(manifest["runs"]),
         "rate": fault_rate(cell),
         "correction": correction_of(cell),
-        "clean_images": _number(clean.get("images")),
-        "clean_alarms": _number(clean.get("alarms")),
+        "clean_images": as_number(clean.get("images")),
+        "clean_alarms": as_number(clean.get("alarms")),
     }
 
 
@@ -237,49 +238,6 @@ def _rarely_correct(rows: list[dict[str, Any]], declared: Declared) -> list[str]
                 "and a network or threshold that is so often wrong may not be the one you mean"
             )
     return found
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _base(cells: list[CellFolder]) -> tuple[pd.DataFrame, list[str]]:
-    """Base metrics, one row per detector, from the first manifest that has them."""
-    rows: dict[tuple[str, ...], tuple[CellFolder, dict[str, Any]]] = {}
-    odd = []
-    for cell in cells:
-        if correction_of(cell) and len({correction_of(c) for c in cells}) > 1:
-            continue  # another network; the cells that only watch describe the one without
-        metrics = cell.manifest.get("base_metrics") or {}
-        key = cell.key(*DETECTOR)
-        first, known = rows.get(key, (cell, {}))
-        if metrics and known and metrics != known:
-            odd.append(
-                f"base metrics of {cell.name} differ from those of {first.name}, which are shown"
-            )
-        rows[key] = (first, known) if known else (cell, metrics)
-    frame = []
-    for key, (_, metrics) in rows.items():
-        accuracy = metrics.get("id_accuracy") or {}
-        frame.append(
-            {
-                **dict(zip(DETECTOR, key, strict=True)),
-                "id_correct": _number(accuracy.get("correct")),
-                "accuracy_images": _number(accuracy.get("images")),
-                **{
-                    name: _number(metrics.get(name))
-                    for name in (
-                        "auroc",
-                        "fpr95",
-                        "id_images",
-                        "ood_images",
-                        "id_true_positives",
-                        "ood_false_positives",
-                    )
-                },
-            }
-        )
-    return pd.DataFrame(frame), odd
 
 
 def _commits(cells: list[CellFolder]) -> list[str]:

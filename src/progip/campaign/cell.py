@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from progip import records
 from progip.campaign.columns import execution_schema, result_schema, stored
-from progip.campaign.golden import clean_rows
+from progip.campaign.golden import clean_rows, unperturbed_rows
 from progip.campaign.identities import cell_identity, execution_identity
 from progip.campaign.judge import evidence_of, golden_evidence, judge
 from progip.campaign.manifest import cell_manifest, execution_manifest
@@ -102,9 +102,13 @@ class Cell:
         settings.fault_model.select(self.subject.tested.modules(settings.fault_model))
         clean = self.execution_folder / store.CLEAN
         if not clean.exists() or not store.named_shards(self.execution_folder):
-            rows = clean_rows(self.subject.golden)
+            golden = self.subject.golden
+            kept = {clean: clean_rows(golden)}
+            if (scores := unperturbed_rows(golden)) is not None:
+                kept[clean.with_name(store.UNPERTURBED)] = scores
             with store.locked(clean.parent):  # else a process that tidies up may remove the draft
-                store.write_table(clean, rows)
+                for path, rows in kept.items():
+                    store.write_table(path, rows)
         self.subject.watched(settings.protection)  # refuses what would check nothing
         faults = self.planner.space.size
         self.planned = settings.sizing.size(self.planner.runs, faults, self.planner.round)

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 from progip import records
 from progip.datasets.base import Split
-from progip.engine.observe import golden_table
+from progip.engine.observe import batches_of, golden_table
 from progip.engine.pipeline import Pipeline
 from progip.engine.ranges import RangeTable, profiling
 from progip.errors import ProgipError
 from progip.ood_methods.base import OODMethod
 from progip.probes import Probe
 from progip.storage.content_cache import cache_folder, content_key
+from progip.storage.store import UNPERTURBED
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ TABLES: list[tuple[str, Split]] = [
 
 #: normalised images on the device, and labels, by (population, split)
 CleanData = dict[tuple[str, Split], tuple[Tensor, np.ndarray]]
+#: (images,) float64 by (population, split)
+Scores = dict[tuple[str, Split], np.ndarray]
 MakePipeline = Callable[[nn.Module, OODMethod, RangeTable], Pipeline]
 
 
@@ -51,10 +54,13 @@ class Golden:
     Attributes:
         ranges: clean value ranges, from ID training images.
         tables: golden rows (``records.golden_schema``) by (population, split).
+        unperturbed: scores of the same images, in their order, by the method without its
+            perturbation (``OODMethod.unperturbed``); empty where it has none.
     """
 
     ranges: RangeTable
     tables: dict[tuple[str, Split], pa.Table]
+    unperturbed: Scores = field(default_factory=dict)
 
     def evaluation(self, population: str) -> pa.Table:
         """Golden rows of the evaluation images."""
@@ -104,9 +110,50 @@ def golden_work(
         tables = {
             name: golden_table(pipeline, data[name][0], data[name][1], batch_size) for name in data
         }
-        golden = Golden(ranges, tables)
+        unperturbed = _unperturbed(network, method, data, train, batch_size)
+        golden = Golden(ranges, tables, unperturbed)
         _save(folder, golden, method, learners)
     return golden
+
+
+def _unperturbed(
+    network: nn.Module,
+    method: OODMethod,
+    data: CleanData,
+    train: Callable[[], Iterator[tuple[Tensor, Tensor]]],
+    batch_size: int,
+) -> Scores:
+    """``Golden.unperturbed``, in batches as those of golden rows."""
+    plain = method.unperturbed()
+    if plain is None:
+        return {}
+    if method.learns_perturbed:
+        plain.fit(network, train())
+    else:
+        plain.load_state(method.state())
+    return {
+        name: np.concatenate(
+            [
+                plain.score(network, images[padded])[:count].cpu().numpy()
+                for padded, count in batches_of(images, batch_size)
+            ]
+        )
+        for name, (images, _) in data.items()
+    }
+
+
+def unperturbed_rows(golden: Golden) -> pa.Table | None:
+    """``Golden.unperturbed`` as one table, by population and split; None where it is empty."""
+    parts = [
+        {
+            "population": np.full(len(scores), population),
+            "split": np.full(len(scores), split),
+            "sample_index": np.arange(len(scores), dtype=np.int32),
+            "score": scores,
+        }
+        for (population, split), scores in golden.unperturbed.items()
+    ]
+    return pa.concat_tables([pa.table(part) for part in parts]) if parts else None
 
 
 def clean_rows(golden: Golden) -> pa.Table:
@@ -135,6 +182,8 @@ def _save(folder: Path, golden: Golden, method: OODMethod, learners: Sequence[Pr
     try:
         for (population, split), table in golden.tables.items():
             pq.write_table(table, temporary / f"{population}-{split}.parquet")
+        if (rows := unperturbed_rows(golden)) is not None:
+            pq.write_table(rows, temporary / UNPERTURBED)
         states = {"method": method.state()}
         states |= {f"probe-{probe.name}": probe.state() for probe in learners}
         for name, state in states.items():
@@ -158,4 +207,13 @@ def _load(
     for probe in learners:
         probe.load_state(load_file(folder / f"probe-{probe.name}.safetensors"))
     tables = {(p, s): pq.read_table(folder / f"{p}-{s}.parquet") for p, s in names}
-    return Golden(RangeTable.from_json(json.loads((folder / "ranges.json").read_text())), tables)
+    ranges = RangeTable.from_json(json.loads((folder / "ranges.json").read_text()))
+    return Golden(ranges, tables, _loaded_scores(folder / UNPERTURBED, names))
+
+
+def _loaded_scores(path: Path, names: list[tuple[str, Split]]) -> Scores:
+    if not path.exists():
+        return {}
+    rows = pq.read_table(path).to_pandas()
+    kept = {name: part["score"].to_numpy() for name, part in rows.groupby(["population", "split"])}
+    return {name: kept[name] for name in names}

@@ -62,6 +62,7 @@ def cell_manifest(
         "runs_per_map": planner.round if settings.fault_model.scope == "round" else None,
         "clean_outcome": settings.outcome.clean(planner.golden),
         "base_metrics": subject.thresholds.base_metrics,
+        "base_metrics_unperturbed": subject.thresholds.unperturbed_metrics,
         "weights_sha256": identity["weights_sha256"],
         "data": identity["data"],
         **made,

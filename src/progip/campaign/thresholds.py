@@ -75,17 +75,36 @@ class Thresholds:
         accuracy = {"id_accuracy": {"correct": correct, "images": len(table)}}
         if not self._method.verdicts:
             return accuracy
-        id_scores, ood_scores = (self._scores(p, "evaluation") for p in records.POPULATIONS)
-        return {
-            **accuracy,
-            "auroc": auroc(id_scores, ood_scores),
-            "fpr95": fpr_at_tpr(id_scores, ood_scores, TRUE_POSITIVE_RATE),
-            "id_images": len(id_scores),
-            "ood_images": len(ood_scores),
-            "id_true_positives": int((id_scores > self.ood).sum()),
-            "ood_false_positives": int((ood_scores > self.ood).sum()),
-        }
+        scores = {p: self._scores(p, "evaluation") for p in records.POPULATIONS}
+        return {**accuracy, **_separation(scores["id"], scores["ood"], self.ood)}
+
+    @cached_property
+    def unperturbed_metrics(self) -> dict[str, Any] | None:
+        """Of the method without its perturbation, with a threshold of its own; None: it has none.
+
+        The class, and so its accuracy, is that of the method itself.
+        """
+        scores = self._golden.unperturbed
+        if not scores or not self._method.verdicts:
+            return None
+        threshold = threshold_at_tpr(scores["id", "calibration"], TRUE_POSITIVE_RATE)
+        found = _separation(scores["id", "evaluation"], scores["ood", "evaluation"], threshold)
+        return {**found, "threshold": threshold}
 
     def _scores(self, population: str, split: Split) -> np.ndarray:
         scores: np.ndarray = self._golden.tables[population, split]["score"].to_numpy()
         return scores
+
+
+def _separation(
+    id_scores: np.ndarray, ood_scores: np.ndarray, threshold: float
+) -> dict[str, float | int]:
+    """How well scores tell ID from OOD images, without a threshold and with this one."""
+    return {
+        "auroc": auroc(id_scores, ood_scores),
+        "fpr95": fpr_at_tpr(id_scores, ood_scores, TRUE_POSITIVE_RATE),
+        "id_images": len(id_scores),
+        "ood_images": len(ood_scores),
+        "id_true_positives": int((id_scores > threshold).sum()),
+        "ood_false_positives": int((ood_scores > threshold).sum()),
+    }

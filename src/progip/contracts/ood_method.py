@@ -23,7 +23,8 @@ def check_ood_method(
 
     The passes announced are those declared, in their order; shapes and types are those of
     ``Detection``; rows recur, and stand alone; the network is left as it was; what ``fit`` learnt
-    can be kept and taken back; a method with a backward pass gives a gradient.
+    can be kept and taken back; a method with a backward pass gives a gradient; ``unperturbed``
+    leaves images as they are.
 
     Args:
         method: not fitted; it is fitted here.
@@ -60,6 +61,7 @@ def check_ood_method(
         _same(_detected(owner, spare, network, images), found),
         "gives other results after load_state(state()): what fit learns must be in state",
     )
+    _check_unperturbed(owner, method, network, images, labels)
     for name, value in network.state_dict().items():
         owner.must(torch.equal(value, weights[name]), f"changes '{name}' of the network")
     for name, parameter in network.named_parameters():
@@ -95,6 +97,25 @@ def _check_shapes(owner: Owner, method: OODMethod, found: Detection, images: Ten
         )
     if method.verdicts:
         owner.must(bool(score.max() > score.min()), "gives every image the same score")
+
+
+def _check_unperturbed(
+    owner: Owner, method: OODMethod, network: nn.Module, images: Tensor, labels: Tensor
+) -> None:
+    """What figures without the perturbation are made of, where the method says that it has one."""
+    plain = method.unperturbed()
+    if plain is None:
+        return
+    if method.learns_perturbed:
+        plain.fit(network, [(images, labels)])
+    else:
+        plain.load_state(method.state())
+    found = plain.detect(network, images)
+    owner.must(torch.equal(found.perturbed, images), "perturbs images in unperturbed(), too")
+    owner.must(
+        torch.equal(plain.score(network, images), found.score),
+        "gives other scores in score() than in detect() of unperturbed()",
+    )
 
 
 def _check_rows(

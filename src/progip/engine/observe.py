@@ -1,5 +1,6 @@
 """From tensors to table columns, the same for golden and faulty rows."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +30,17 @@ def observed_columns(
     return columns
 
 
+def batches_of(images: Tensor, batch_size: int) -> Iterator[tuple[Tensor, int]]:
+    """The images in order as indices (batch_size,) on their device, and how many are not padding.
+
+    Every batch has one shape, two rows at least.
+    """
+    batch_size = max(batch_size, 2)
+    for start in range(0, len(images), batch_size):
+        chosen = np.arange(start, min(start + batch_size, len(images)))
+        yield torch.from_numpy(np.resize(chosen, batch_size)).to(images.device), len(chosen)
+
+
 def golden_table(
     pipeline: Pipeline, images: Tensor, labels: np.ndarray, batch_size: int
 ) -> pa.Table:
@@ -36,13 +48,11 @@ def golden_table(
 
     Batches have the fixed shape of faulty ones; the last is padded.
     """
-    batch_size = max(batch_size, 2)
-    parts = []
-    for start in range(0, len(images), batch_size):
-        chosen = np.arange(start, min(start + batch_size, len(images)))
-        padded = torch.from_numpy(np.resize(chosen, batch_size)).to(images.device)
+    parts, start = [], 0
+    for padded, count in batches_of(images, batch_size):
         seen = pipeline(images[padded])
-        parts.append(observed_columns(pipeline, seen, len(chosen), labels[chosen]))
+        parts.append(observed_columns(pipeline, seen, count, labels[start : start + count]))
+        start += count
     columns = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
     columns["sample_index"] = np.arange(len(images), dtype=np.int32)
     columns["label"] = labels.astype(np.int32)

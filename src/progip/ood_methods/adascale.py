@@ -75,6 +75,7 @@ class AdaSCALE(GradientStep):
     samples: int = 5000
 
     gradient_vanishes: ClassVar[bool] = False  # a logit is not saturated
+    learns_perturbed: ClassVar[bool] = True  # how far features shift
 
     def __post_init__(self) -> None:
         super().__post_init__()

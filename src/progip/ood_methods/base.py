@@ -7,7 +7,7 @@ method never knows about faults.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -62,6 +62,7 @@ class OODMethod(Described, ABC):
             an almost-zero gradient is a symptom of a fault (ProGIP, first detector).
         passes: those that ``detect`` announces (``progip.passes``); a fault can hit no other.
         verdicts: whether it tells in- from out-of-distribution inputs at all.
+        learns_perturbed: whether what ``fit`` learns depends on the perturbation of the images.
 
     What a protection can be asked to look at follows from ``passes`` and ``verdicts``: see
     ``evidence``. A method that computes no gradient leaves ``backward`` out of ``passes``.
@@ -72,6 +73,7 @@ class OODMethod(Described, ABC):
     gradient_vanishes: ClassVar[bool]
     passes: ClassVar[tuple[str, ...]] = PASSES
     verdicts: ClassVar[bool] = True
+    learns_perturbed: ClassVar[bool] = False
 
     @property
     def evidence(self) -> tuple[str, ...]:
@@ -113,6 +115,14 @@ class OODMethod(Described, ABC):
         """The confidence score (B,) float64 of ``detect``."""
         return self.detect(network, images).score
 
+    def unperturbed(self) -> "OODMethod | None":
+        """The same method without its perturbation, not fitted; None where it perturbs nothing.
+
+        Reports put its figures beside the method's own, so that what the perturbation brings is
+        seen.
+        """
+        return None
+
 
 @dataclass(kw_only=True)
 class GradientStep(OODMethod):
@@ -148,6 +158,9 @@ class GradientStep(OODMethod):
                 f"ood_method '{self.name}': epsilon must not be negative and std must be one or "
                 f"more positive numbers, got epsilon={self.epsilon}, std={list(self.std)}"
             )
+
+    def unperturbed(self) -> OODMethod | None:
+        return replace(self, epsilon=0.0) if self.epsilon else None
 
     def gradient(self, loss: Tensor, images: Tensor) -> Tensor:
         """Of the losses (B,) at the images, each of its image alone."""
@@ -196,6 +209,12 @@ class InputPerturbation(GradientStep):
             enter("second_forward")
             score = self.second_forward(network, perturbed)
         return Detection(logits.detach(), gradient, perturbed, score)
+
+    def score(self, network: nn.Module, images: Tensor) -> Tensor:
+        if self.epsilon:
+            return super().score(network, images)
+        with torch.no_grad():  # nothing moves, so the second forward pass is all there is
+            return self.second_forward(network, images)
 
     @abstractmethod
     def first_forward(self, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

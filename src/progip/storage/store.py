@@ -21,6 +21,7 @@ from progip.errors import ProgipError
 MANIFEST = "manifest.json"
 EXECUTION = "_execution"  # pyarrow's dataset readers skip names with a leading underscore
 CLEAN = "clean.parquet"  # in it: the golden rows of every image (``records.CLEAN``), for the report
+UNPERTURBED = "unperturbed.parquet"  # beside it: the scores of a method without its perturbation
 SHARD = re.compile(r"part-(\d{10})-(\d{10})\.parquet")
 
 

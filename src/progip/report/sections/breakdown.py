@@ -1,6 +1,7 @@
 """The base metrics of the detectors, and the overall table taken apart by pass, method, model."""
 
 import math
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -32,6 +33,13 @@ METRICS = {
     "tpr": ("TPR at threshold", "id_true_positives", "id_images"),
     "fpr": ("FPR at threshold", "ood_false_positives", "ood_images"),
 }
+#: those that change where the input is not perturbed
+SEPARATION = ("auroc", "fpr95", "tpr", "fpr")
+UNPERTURBED = "unperturbed_"
+UNPERTURBED_READING = (
+    "At epsilon 0: the same method on the same images without its perturbation, with a threshold "
+    "calibrated for it; the class is the same."
+)
 ACCURACY_READING = "In %; n in images. Intervals: {interval}."
 BASE_READING = (
     "In %; n in images (ID + OOD for AUROC). ID is the positive class. The threshold is the "
@@ -57,27 +65,16 @@ def base_metrics(base: pd.DataFrame, method: str = "wilson") -> pd.DataFrame:
 
     Returns:
         DETECTOR and, for each of METRICS, its value, _low, _high (fractions of 1) and _n (images;
-        AUROC has _n of ID and _m of OOD images), then the published values. The interval of AUROC
+        AUROC has _n of ID and _m of OOD images), the same of the method without its perturbation as
+        unperturbed_* (NaN where there is none), then the published values. The interval of AUROC
         is Newcombe's with the variance of Hanley and McNeil, from the area and the two sizes; that
         of fpr95 takes its threshold as given.
     """
     rows = []
     for _, row in base.iterrows():
         out: dict[str, object] = {name: row[name] for name in DETECTOR}
-        for name, (_, events, images) in METRICS.items():
-            value = low = high = math.nan
-            n = row[images or "id_images"]
-            if name == "auroc":
-                value, m = row["auroc"], row["ood_images"]
-                if not (math.isnan(value) or math.isnan(n) or math.isnan(m)):
-                    low, high = auroc_interval(value, int(n), int(m))
-                out["auroc_m"] = m
-            else:
-                k = row[events] if events else row[name] * n
-                if not (math.isnan(k) or math.isnan(n)):
-                    estimate = rate(round(k), int(n), method=method)
-                    value, low, high = estimate.estimate, estimate.low, estimate.high
-            out |= {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_n": n}
+        out |= _estimates(row, METRICS, method)
+        out |= _estimates(row, SEPARATION, method, UNPERTURBED)
         known = published.base_metrics(*(row[name] for name in DETECTOR[:4]))
         for name in published.BaseMetrics._fields:
             value = getattr(known, name) if known else math.nan
@@ -86,6 +83,30 @@ def base_metrics(base: pd.DataFrame, method: str = "wilson") -> pd.DataFrame:
             out[f"agreement_{name}"] = agreement(ours[0], ours[1], value, value)
         rows.append(out)
     return pd.DataFrame(rows)
+
+
+def _estimates(
+    row: pd.Series, metrics: Iterable[str], method: str, prefix: str = ""
+) -> dict[str, float]:
+    """Value, interval and n of some METRICS, whose columns in the row have a prefix."""
+    out: dict[str, float] = {}
+    for name in metrics:
+        _, events, images = METRICS[name]
+        value = low = high = math.nan
+        n = row[f"{prefix}{images or 'id_images'}"]
+        if name == "auroc":
+            value, m = row[f"{prefix}auroc"], row[f"{prefix}ood_images"]
+            if not (math.isnan(value) or math.isnan(n) or math.isnan(m)):
+                low, high = auroc_interval(value, int(n), int(m))
+            out[f"{prefix}auroc_m"] = m
+        else:
+            k = row[f"{prefix}{events}"] if events else row[f"{prefix}{name}"] * n
+            if not (math.isnan(k) or math.isnan(n)):
+                estimate = rate(round(k), int(n), method=method)
+                value, low, high = estimate.estimate, estimate.low, estimate.high
+        found = {"": value, "_low": low, "_high": high, "_n": n}
+        out |= {f"{prefix}{name}{end}": number for end, number in found.items()}
+    return out
 
 
 def base_section(campaign: Campaign) -> Section:
@@ -101,6 +122,10 @@ def base_section(campaign: Campaign) -> Section:
             rows.append([row["ood_method"], *(_percent(row, metric) for metric in measured)])
             rows.append(["· 95 % interval", *(_limits(row, metric) for metric in measured)])
             rows.append(["· n", *(_images(row, metric) for metric in measured)])
+            if not math.isnan(row[f"{UNPERTURBED}auroc"]):
+                own = [f"{UNPERTURBED}{metric}" for metric in SEPARATION]
+                rows.append(["· at epsilon 0", "", *(_percent(row, metric) for metric in own)])
+                rows.append(["· 95 % interval", "", *(_limits(row, metric) for metric in own)])
             if not math.isnan(row["published_auroc"]):
                 rows.append(["· published", *(_percent(row, f"published_{m}") for m in METRICS)])
                 rows.append(["· ours", *(_agreement(row, metric) for metric in METRICS)])
@@ -109,6 +134,8 @@ def base_section(campaign: Campaign) -> Section:
         blocks.append(Block(f"{model}, {dataset}{against}{numbers}", headers, rows))
     reading = BASE_READING if (data["ood_dataset"] != "none").any() else ACCURACY_READING
     notes: list[Note] = [reading.format(interval=layout.INTERVALS[campaign.interval])]
+    if data[f"{UNPERTURBED}auroc"].notna().any():
+        notes.append(UNPERTURBED_READING)
     if data["published_auroc"].notna().any():
         notes.append(AGREEMENT_READING)
         notes.append(f"{published.LABEL}: {published.CITATION}; without n or interval there.")
