@@ -5,7 +5,7 @@ Both hook the layers of a ``RangeTable`` and give the evidence ``range_excess_fi
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,17 +14,19 @@ from torch.utils.hooks import RemovableHandle
 
 from progip.engine.ranges import RangeTable, extremes
 from progip.errors import ProgipError
+from progip.passes import is_forward
 from progip.protections.placement import nothing_to_check
+from progip.records import PASSES
 
-FORWARD_PASSES = ("first_forward", "second_forward")
+FIRST = "first_forward"
 
 
 class RangeChecks(ABC):
     """Hooks on the range-checked layers of one network, from ``attach`` to ``detach``.
 
     Args:
-        passes: those that the OOD method makes; in a forward pass that it does not make the excess
-            is -1.
+        passes: those that the OOD method makes; where it makes no forward pass after the first the
+            excess of these is -1.
 
     Between ``rest`` and the next ``enter``, and in the backward pass, the hooks do nothing.
 
@@ -36,12 +38,12 @@ class RangeChecks(ABC):
         self,
         network: nn.Module,
         ranges: RangeTable,
-        passes: Collection[str] = FORWARD_PASSES,
+        passes: Sequence[str] = PASSES,
     ) -> None:
         modules = dict(network.named_modules())
         if not ranges.sites:
             raise nothing_to_check("range checks", network)
-        self.passes = [name for name in FORWARD_PASSES if name in passes]
+        self.passes = [name for name in passes if is_forward(name)]
         for layer in ranges.layers:
             if layer not in modules:
                 raise ProgipError(f"range checks: the network has no module '{layer}'")
@@ -91,12 +93,15 @@ class RangeChecks(ABC):
 
     def _named(self, excess: Sequence[Tensor] | Tensor) -> dict[str, Tensor]:
         """The evidence from the excess (B,) of each pass that is made."""
-        found = dict(zip(self.passes, excess, strict=True))
         unmade = torch.full_like(excess[0], -1.0)
-        return {
-            "range_excess_first": found.get("first_forward", unmade),
-            "range_excess_second": found.get("second_forward", unmade),
-        }
+        first, later = unmade, []
+        for name, found in zip(self.passes, excess, strict=True):
+            if name == FIRST:
+                first = found
+            else:
+                later.append(found)
+        second = torch.stack(later).amax(0) if later else unmade  # NaN is the largest
+        return {"range_excess_first": first, "range_excess_second": second}
 
     def _hook(self, layer: str) -> Any:
         sites = self._sites[layer]
@@ -121,7 +126,7 @@ class FusedRangeChecks(RangeChecks):
         self,
         network: nn.Module,
         ranges: RangeTable,
-        passes: Collection[str] = FORWARD_PASSES,
+        passes: Sequence[str] = PASSES,
     ) -> None:
         super().__init__(network, ranges, passes)
         self._values: list[Tensor | None] = []
@@ -166,7 +171,7 @@ class LayerRangeChecks(RangeChecks):
         self,
         network: nn.Module,
         ranges: RangeTable,
-        passes: Collection[str] = FORWARD_PASSES,
+        passes: Sequence[str] = PASSES,
         margin: float = 0.0,
     ) -> None:
         super().__init__(network, ranges, passes)

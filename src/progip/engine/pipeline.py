@@ -11,6 +11,7 @@ from progip.engine.ranges import Bounds, RangeTable, extremes
 from progip.engine.stages import Looked, looked_at
 from progip.models.calls import Call, watch_calls
 from progip.ood_methods.base import Detection, EnterPass, OODMethod, no_pass
+from progip.passes import is_forward
 from progip.probes import DetectionProbe, Observation, Probe, RangeProbe
 
 # Its fused kernel is taken only where no gradient is needed and never under tracing: two passes of
@@ -96,17 +97,21 @@ class Pipeline:
             yield outputs, enter_pass
 
     def __call__(self, images: Tensor, enter: EnterPass = no_pass) -> Observation:
-        seen: dict[str, dict[Call, Any]] = {"first_forward": {}, "second_forward": {}}
+        first: dict[Call, Any] = {}
+        later: dict[Call, Any] = {}
         current: dict[Call, Any] = {}
 
         def enter_pass(name: str) -> None:
             nonlocal current
-            current = seen.get(name, {})
+            current = {}
+            if is_forward(name):
+                current = first if name == "first_forward" else later
             enter(name)
 
         def measure(site: Call, _: Any, output: Tensor) -> None:
             if site in self.ranges.source:
-                current[site] = self._measured(site, output.detach())
+                found = self._measured(site, output.detach())
+                current[site] = self._wider(current[site], found) if site in current else found
 
         with (
             self.watching_layers(images, enter_pass) as (outputs, announce),
@@ -117,8 +122,8 @@ class Pipeline:
             detection.logits,
             detection.gradient.abs().flatten(1).amax(1),
             detection.score,
-            self._excess(seen["first_forward"], images),
-            self._excess(seen["second_forward"], images),
+            self._excess(first, images),
+            self._excess(later, images),
             measured=probed(self.probes, detection, outputs),
         )
 
@@ -126,8 +131,12 @@ class Pipeline:
         """What is kept of the output of a range-checked call until the passes are over."""
         return extremes(self.ranges.axis[site].rows(output))
 
+    def _wider(self, one: Any, other: Any) -> Any:
+        """What is kept of two outputs of one call, of forward passes that are looked at as one."""
+        return torch.minimum(one[0], other[0]), torch.maximum(one[1], other[1])
+
     def _excess(self, seen: dict[Call, Any], images: Tensor) -> Tensor:
-        """``Observation.excess_first`` or ``_second`` from what was measured in that pass."""
+        """``Observation.excess_first`` or ``_second`` from what was measured there."""
         if not seen:
             return images.new_full((len(images), len(self.ranges.sites)), -1.0)
         if self._bounds is None or self._bounds.low.device != images.device:

@@ -31,8 +31,8 @@ class PRO(GradientStep):
 
     Faults can hit the forward pass and the gradient of every step: ``first_forward`` and
     ``backward`` of x_0, ``forward_2`` and ``backward_2`` of x_1, and so on, and ``second_forward``,
-    that of x_steps. ProGIP watches the first gradient, with ``gradient: steps`` all of them. Ranges
-    are checked in the first and in the last forward pass.
+    that of x_steps. ProGIP watches the first gradient, ``StepProGIP`` all of them. Ranges are
+    checked in every forward pass.
 
     Attributes:
         steps: gradient steps.

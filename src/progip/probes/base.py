@@ -22,8 +22,9 @@ class Observation:
         grad_max: (B,) largest absolute value of the input gradient; NaN if it holds a NaN.
         score: (B,) float64.
         excess_first, excess_second: (B, range sites) how far the outputs of each range-checked
-            layer leave the clean range in each forward pass, in widths of that range; negative
-            inside, NaN where an output is NaN, -1 in a pass that the method does not make.
+            layer leave the clean range in the first forward pass, and at most in those after it, in
+            widths of that range; negative inside, NaN where an output is NaN, -1 where the method
+            does not make such a pass.
         flagged, corrected: (B,) bool and int64, of a network with a correcting protection: whether
             it found an error, how many values it corrected, in all forward passes together.
         measured: what probes measured, by the name of the probe.

@@ -1,4 +1,8 @@
-"""How far activations leave their clean range, in each forward pass: the worst layer of each."""
+"""How far activations leave their clean range, in the first forward pass and in later ones.
+
+Of each the worst layer. Later ones are the second forward pass, and of a detector of several steps
+those in between, too.
+"""
 
 from typing import ClassVar
 

@@ -24,9 +24,11 @@ class Ranger(Protection):
     """Range restriction (Chen, Li, Pattabiraman, DSN 2021) as the ProGIP source uses it.
 
     An alarm is raised if any value of any activation, or of a pool or reshape that directly
-    follows one, leaves the range seen on clean ID training images, in either forward pass. Nothing
+    follows one, leaves the range seen on clean ID training images, in any forward pass. Nothing
     is corrected. Backward passes run no activation, so a backward fault shows only if the
-    perturbed input drives the second forward pass out of range. NaN raises the alarm.
+    perturbed input drives a later forward pass out of range. NaN raises the alarm. Alarms of all
+    forward passes after the first (a detector of several steps has more than two) have the stage
+    ``second_forward``.
 
     Attributes:
         margin: how far a value may leave its range, in widths of the range.
@@ -65,6 +67,6 @@ class Ranger(Protection):
     def least_margins(
         self, evidence: Evidence, clean: Evidence, thresholds: Mapping[str, float]
     ) -> dict[str, np.ndarray]:
-        """How far the worst activation of either forward pass left its range; NaN passes never."""
+        """How far the worst activation of any forward pass left its range; NaN passes never."""
         worst = np.maximum(evidence["range_excess_first"], evidence["range_excess_second"])
         return {"margin": passing(worst.astype(np.float64), ~np.isnan(worst))}

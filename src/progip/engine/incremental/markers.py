@@ -133,6 +133,9 @@ class MarkedPipeline(Pipeline):
     def _measured(self, site: Call, output: Tensor) -> Any:
         return EXCESS(output, astuple(self.ranges.axis[site]), *self._limits[site])
 
+    def _wider(self, one: Any, other: Any) -> Any:
+        return torch.maximum(one, other)  # NaN is the largest
+
     def _excess(self, seen: dict[Call, Any], images: Tensor) -> Any:
         if not seen:
             return [images.new_full((len(images),), -1.0)] * len(self.ranges.sites)

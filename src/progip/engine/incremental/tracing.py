@@ -39,7 +39,7 @@ class Traced:
         nodes: the operations, in order of execution.
         constants: the values of those nodes that do not depend on the images.
         outputs: the nodes of logits, gradient maximum and score, of what probes measured, then the
-            columns of the range excesses of the first and of the second forward pass.
+            columns of the range excesses of the first and of the later forward passes.
         measured: names of the probes that measured something, in the order of these nodes.
         sites: the node of every mark.
         dummies: arguments of which only the shape matters, by shape, stride and type.
