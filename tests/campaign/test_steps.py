@@ -27,6 +27,35 @@ def test_a_step_is_named_while_it_lasts_and_timed(
     assert re.fullmatch(r"slow: 0\.\d s", caplog.messages[1])
 
 
+def test_a_long_step_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = iter([0.0, 10.0, 31.0, 50.0, 80.0])
+    monkeypatch.setattr(steps.time, "monotonic", lambda: next(clock))
+    with caplog.at_level(logging.INFO):
+        counted = steps.Counted("clean runs", 4000)
+        for _ in range(4):
+            counted.add(500)
+    assert caplog.messages == [
+        "clean runs: 1,000 of 4,000 images, 32.3 a second, 93 s left",
+        "clean runs: 2,000 of 4,000 images, 25 a second, 80 s left",
+    ]
+
+
+def test_golden_work_says_how_far_it_is(
+    run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(steps, "HEARTBEAT_SECONDS", 0.0)
+    subject._ready.clear()
+    with caplog.at_level(logging.INFO):
+        run("runs=20", "name=golden", "dataset.calibration=101")  # no other test's golden work
+    told = [text for text in caplog.messages if " images, " in text]
+    assert any(text.startswith("odin: training images: ") for text in told)
+    (last,) = [text for text in told if text.startswith("clean runs")][-1:]
+    done, total = re.findall(r"[\d,]+", last)[:2]
+    assert done == total
+
+
 def test_every_step_before_the_first_run_is_told(
     run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from progip import records
+from progip.campaign.steps import Counted
 from progip.datasets.base import Split
 from progip.engine.observe import batches_of, golden_table
 from progip.engine.pipeline import Pipeline
@@ -103,17 +104,28 @@ def golden_work(
         log.info("golden work: statistics of the training images, clean runs of every image")
         example = data["id", "evaluation"][0][:1].repeat(2, 1, 1, 1)
         with profiling(network, example) as ranges:
-            method.fit(network, train())
+            method.fit(network, _counted(train(), f"{method.name}: training images"))
         for probe in learners:
-            probe.fit(network, train())
+            probe.fit(network, _counted(train(), f"{probe.name}: training images"))
         pipeline = make(network, method, ranges)
+        counted = Counted("clean runs", sum(len(images) for images, _ in data.values()))
         tables = {
-            name: golden_table(pipeline, data[name][0], data[name][1], batch_size) for name in data
+            name: golden_table(pipeline, *images_and_labels, batch_size, counted.add)
+            for name, images_and_labels in data.items()
         }
         unperturbed = _unperturbed(network, method, data, train, batch_size)
         golden = Golden(ranges, tables, unperturbed)
         _save(folder, golden, method, learners)
     return golden
+
+
+def _counted(
+    batches: Iterator[tuple[Tensor, Tensor]], what: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    counted = Counted(what)
+    for images, labels in batches:
+        yield images, labels
+        counted.add(len(images))
 
 
 def _unperturbed(

@@ -1,6 +1,6 @@
 """From tensors to table columns, the same for golden and faulty rows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -42,17 +42,23 @@ def batches_of(images: Tensor, batch_size: int) -> Iterator[tuple[Tensor, int]]:
 
 
 def golden_table(
-    pipeline: Pipeline, images: Tensor, labels: np.ndarray, batch_size: int
+    pipeline: Pipeline,
+    images: Tensor,
+    labels: np.ndarray,
+    batch_size: int,
+    count_images: Callable[[int], object] = lambda _: None,
 ) -> pa.Table:
     """Observe every image fault-free: one row of ``records.golden_schema`` each.
 
-    Batches have the fixed shape of faulty ones; the last is padded.
+    Batches have the fixed shape of faulty ones; the last is padded. Each calls ``count_images``
+    with its number of images.
     """
     parts, start = [], 0
     for padded, count in batches_of(images, batch_size):
         seen = pipeline(images[padded])
         parts.append(observed_columns(pipeline, seen, count, labels[start : start + count]))
         start += count
+        count_images(count)
     columns = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
     columns["sample_index"] = np.arange(len(images), dtype=np.int32)
     columns["label"] = labels.astype(np.int32)
