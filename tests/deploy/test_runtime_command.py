@@ -57,8 +57,51 @@ def test_measures_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--repetitions", "3"], "repetitions=3 must be at least 10"),
         (["--threads", "0"], "threads=0: must be at least 1"),
         (["--campaign", "overal"], "campaign=overal: no such file. Did you mean overall"),
+        (["--protections", "progip", "runs=3"], "'runs=3' is no name; give overrides before"),
     ],
 )
 def test_wrong_options(words: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(ProgipError, match=message):
         command(*words, "--methods", "odin", "--out", str(tmp_path), "batch_size=16")
+
+
+QUICK = ["--batches", "1", "--seconds", "0", "--repetitions", "10", "--campaign", "demo"]
+SMALL = ["batch_size=16", "dataset.limit=330", "dataset.calibration=60", "dataset.train_limit=100"]
+
+
+def timed(out: Path, *words: str) -> set[tuple[str, str]]:
+    command(*SMALL, *words, *QUICK, "--out", str(out))
+    (file,) = (out / "runtime").glob("*.json")
+    measured = json.loads(file.read_text())["variants"]
+    assert all(len(variant["wall"]) == 10 for variant in measured)
+    return {(variant["protection"], variant["range_checks"]) for variant in measured}
+
+
+@pytest.mark.parametrize(
+    ("method", "protections", "left_out"),
+    [
+        (["odin"], ["open_set_distance", "open_set_detector", "ranger_clip"], []),
+        (["pro", "ood_method.steps=2"], ["progip_steps", "open_set"], []),
+        (["max_logit"], ["progip", "progip_steps", "open_set_openmax"], ["progip", "progip_steps"]),
+    ],
+    ids=lambda words: words[0] if words else "",
+)
+def test_every_protection_that_fits_a_method_is_timed_with_the_probes_it_needs(
+    method: list[str],
+    protections: list[str],
+    left_out: list[str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    words = [*method[1:], "--methods", method[0], "--protections", *protections]
+    timed_ones = {name for name, _ in timed(tmp_path, *words)}
+    assert timed_ones == {"none", *protections} - {*left_out}
+    said = [message for message in caplog.messages if message.startswith("left out")]
+    assert len(said) == len(left_out)
+    for name, message in zip(left_out, said, strict=True):
+        assert f"protection '{name}' looks at grad_max" in message
+
+
+def test_a_method_that_no_protection_fits_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ProgipError, match="nothing to time; protection 'progip' looks at grad_max"):
+        timed(tmp_path, "--methods", "max_logit", "--protections", "progip", "progip_steps")

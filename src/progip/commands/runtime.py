@@ -5,6 +5,7 @@ from typing import Any
 
 from progip.commands.report import BESIDE
 from progip.config import build, cell_settings, composed
+from progip.errors import ProgipError
 from progip.protections.base import Protection
 
 
@@ -32,6 +33,12 @@ def runtime(arguments: argparse.Namespace) -> None:
     from progip.deploy.runtime import Effort, measure_runtime, write_runtime
     from progip.report.runtime_table import write_table
 
+    for option in ("methods", "protections"):
+        for name in getattr(arguments, option):
+            if "=" in name:
+                raise ProgipError(
+                    f"runtime --{option}: '{name}' is no name; give overrides before the options"
+                )
     effort = Effort(
         seconds=arguments.seconds,
         repetitions=arguments.repetitions,

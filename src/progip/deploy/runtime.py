@@ -1,6 +1,7 @@
 """What a protection costs where it is deployed: the guarded detector against the unguarded one."""
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,17 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from progip.campaign.settings import CellSettings
+from progip.campaign.settings import CellSettings, SubjectSettings
 from progip.campaign.subject import Subject, prepare
 from progip.campaign.training import learn
 from progip.deploy.calibration import guarded_subject
 from progip.deploy.detector import RANGE_CHECKS
 from progip.deploy.timing import Pairs, threads, timed_pairs
 from progip.errors import ProgipError
+from progip.probes.needs import check_needs, probes_for
 from progip.protections.base import Protection
+from progip.protections.correcting import Correcting
 from progip.protections.none import NoProtection
 from progip.protections.supervised import Supervised
 from progip.storage import provenance
+
+log = logging.getLogger(__name__)
 
 FOLDER = "runtime"
 SCHEMA_VERSION = 1
@@ -54,7 +59,10 @@ def measure_runtime(
 ) -> dict[str, Any]:
     """Time every protection in pairs with the unprotected detector, one batch size.
 
-    Protections that watch ranges are timed with fused checks and with checks in every layer. The
+    Protections that watch ranges are timed with fused checks and with checks in every layer,
+    correcting ones in a network of their own. Probes that a protection needs are switched on; each
+    detector gathers those of its own protection alone. A protection that cannot watch the OOD
+    method (one of gradients, say, a method without any) is left out, and the log says so. The
     unprotected detector is timed against itself, too: that ratio must be 1, and its interval shows
     what the machine's noise leaves to see.
 
@@ -66,11 +74,14 @@ def measure_runtime(
         what `write_runtime` keeps: identity, machine, and the pairs in microseconds a call.
 
     Raises:
-        ProgipError: an argument leaves nothing to measure, or the subject cannot be prepared.
+        ProgipError: an argument leaves nothing to measure, no protection fits the OOD method, or
+            the subject cannot be prepared.
     """
-    effort, settings = effort or Effort(), cell.subject
+    effort = effort or Effort()
     if batch < 1:
         raise ProgipError(f"runtime: a batch of {batch} images; give at least 1")
+    settings, protections = _fitting(cell.subject, protections)
+    cell = replace(cell, subject=settings)
     with threads(effort.threads, effort.pin):
         subject = prepare(settings)
         layout = torch.channels_last if settings.channels_last else torch.contiguous_format
@@ -78,15 +89,18 @@ def measure_runtime(
         baseline = guarded_subject(subject, nothing)
         contestants = {(BASELINE, ""): guarded_subject(subject, nothing)}
         for protection in protections:
+            guarded = subject
             if isinstance(protection, Supervised):
                 learn(replace(cell, protection=protection), subject)
-            detector = guarded_subject(subject, protection)
+            if isinstance(protection, Correcting):
+                guarded = prepare(replace(settings, correction=protection))
+            detector = guarded_subject(guarded, protection)
             if not detector.checks_ranges:
                 contestants[protection.name, ""] = detector
                 continue
             forms = RANGE_CHECKS if "range_excess" in detector.thresholds else ("fused",)
             for form in forms:
-                contestants[protection.name, form] = guarded_subject(subject, protection, form)
+                contestants[protection.name, form] = guarded_subject(guarded, protection, form)
         names = {" ".join(key).strip(): key for key in contestants}
         pairs = timed_pairs(
             baseline,
@@ -119,6 +133,34 @@ def measure_runtime(
             for name, found in pairs.items()
         ],
     }
+
+
+def _fitting(
+    settings: SubjectSettings, protections: Sequence[Protection]
+) -> tuple[SubjectSettings, list[Protection]]:
+    """The subject with the probes that protections need, and those that can watch its method.
+
+    Raises:
+        ProgipError: there are some, and none can.
+    """
+    method, probes = settings.ood_method, settings.probes
+    fitting, reasons = [], []
+    for protection in protections:
+        made = {column.name for probe in probes for column in probe.produces}
+        more = probes_for(protection.watches, (*method.evidence, *made))
+        owner = f"protection '{protection.name}'"
+        try:
+            check_needs(owner, protection.watches, method.name, method.evidence, (*probes, *more))
+        except ProgipError as reason:
+            reasons.append(str(reason).partition(";")[0])
+            continue
+        probes = (*probes, *more)
+        fitting.append(protection)
+    if reasons and not fitting:
+        raise ProgipError(f"runtime: nothing to time; {'; '.join(reasons)}")
+    for said in reasons:
+        log.warning("left out: %s", said)
+    return replace(settings, probes=probes), fitting
 
 
 def write_runtime(folder: str | Path, measured: dict[str, Any]) -> Path:

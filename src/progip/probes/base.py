@@ -50,6 +50,8 @@ class Probe(ABC):
         name: what configurations call it.
         produces: its columns, named as in golden rows.
         learns: whether ``fit`` learns anything; what it learnt is kept with golden results.
+        needs: evidence of the OOD method (``OODMethod.evidence``) without which its columns say
+            nothing, so that no protection may rest on them.
 
     Attributes:
         layers: whose outputs in the first forward pass ``measure_layers`` sees: a regular
@@ -59,6 +61,7 @@ class Probe(ABC):
     name: ClassVar[str]
     produces: ClassVar[tuple[Column, ...]]
     learns: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ()
     layers: str | None = None
 
     @property

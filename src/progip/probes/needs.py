@@ -25,6 +25,11 @@ def probes_for(
     )
 
 
+def computes_all(probe: Probe | type[Probe], computes: Collection[str]) -> bool:
+    """Whether an OOD method computes the evidence that a probe needs."""
+    return set(probe.needs) <= set(computes)
+
+
 def check_needs(
     owner: str,
     needs: Collection[str],
@@ -49,7 +54,13 @@ def check_needs(
     Raises:
         ProgipError: naming the columns, and the probe that would produce them.
     """
-    columns = [c for probe in probes for c in probe.produces if truth or not c.truth]
+    columns = [
+        c
+        for probe in probes
+        if computes_all(probe, computes)
+        for c in probe.produces
+        if truth or not c.truth
+    ]
     produced = [*computes, *(c.name for c in columns)]
     missing = [name for name in needs if name not in produced]
     if not missing or (missing == ["range_excess_second"] and len(needs) > 1):
@@ -57,6 +68,7 @@ def check_needs(
     found = {
         column.name: name
         for name, probe in optional_probes().items()
+        if computes_all(probe, computes)
         for column in probe.produces
         if truth or not column.truth
     }

@@ -19,6 +19,7 @@ class StepGradients(Probe):
     """
 
     name: ClassVar[str] = "step_gradients"
+    needs: ClassVar[tuple[str, ...]] = ("grad_max",)
     produces: ClassVar[tuple[Column, ...]] = (
         Column("grad_max_highest", pa.float32(), paired=True),
         Column("grad_max_lowest", pa.float32(), paired=True),
