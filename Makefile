@@ -27,7 +27,7 @@ BENCH_DATA = $(if $(PROGIP_DATA),--weights $(abspath $(PROGIP_DATA))/weights \
 .PHONY: help demo test test-all check docs smoke ready sample-data paper-weights tables table-base table-overall table-passes \
     table-runtime table-sample table-paper figures figure-passes figure-vulnerability figure-bits \
     figure-rates figure-rates-sample sdc-campaigns table-sdc figure-scm table-loss table-text-guided smoke-architectures \
-    figure-tradeoff figure-scores figure-precision figure-weights figure-formats table-format-accuracy table-bounded table-toolbox table-detectors figure-bounded bounded-campaigns \
+    figure-tradeoff figure-scores figure-precision figure-weights figure-formats table-format-accuracy table-bounded table-toolbox table-detectors table-ood-methods figure-bounded bounded-campaigns \
     robust-students table-robust-students figure-robust-students \
     slurm-test bench bench-bookkeeping clean
 
@@ -202,6 +202,14 @@ table-detectors: $(VENV)/.base sample-data  ## ProGIP, Ranger, open-set scores, 
 	    PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) detectors_$$campaign $(if $(RUNS),runs=$(RUNS)) || exit 1; \
 	done
 	$(REPORT) outputs/detectors
+
+OOD_METHODS := perturbing steps scores
+
+table-ood-methods: $(VENV)/.base sample-data  ## OOD methods under faults, each with the passes it has: PROGIP_DATA=FOLDER
+	for campaign in $(OOD_METHODS); do \
+	    PROGIP_DATA=$(abspath $(PROGIP_DATA)) $(RUN) ood_methods_$$campaign $(if $(RUNS),runs=$(RUNS)) || exit 1; \
+	done
+	$(REPORT) outputs/ood_methods
 
 STUDENTS := plain teacher largest found_1 found_2 smallest
 DIGITS := outputs/students/digits_rslad

@@ -6,7 +6,7 @@ produces them: probes (``progip.probes``), fault models, correcting protections 
 ``progip.campaign.columns`` composes them for one cell.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +119,16 @@ CLEAN_ALARM = pa.field("clean_alarm", pa.bool_())
 
 #: what one protection said.
 ALARM = pa.schema([("alarm", pa.bool_()), ("alarm_stage", pa.string())])  # "" = no alarm
+
+
+def lacking(needs: Collection[str], shown: Collection[str]) -> list[str]:
+    """The columns that something needs and nothing shows.
+
+    A second forward pass that is never made cannot leave its range: what needs more than that then
+    goes without it.
+    """
+    missing = [name for name in needs if name not in shown]
+    return [] if missing == ["range_excess_second"] and len(needs) > 1 else missing
 
 
 def values(column: pa.ChunkedArray) -> np.ndarray:

@@ -20,6 +20,7 @@ from progip.analysis.manifests import (
     correction_of,
     fault_rate,
     find_cells,
+    part,
 )
 from progip.analysis.observing import ExecutedRuns, observe
 from progip.analysis.raw_rows import raw_rows
@@ -43,9 +44,9 @@ class Campaign:
 
     Attributes:
         cells: one row per cell: IDENTITY, folder, seed, planned, rate (NaN for faults that hit one
-            neuron), correction (the protection, where it changed what was executed, else ""), the
-            counts of `counting.CellCounts` with their moments, nonfinite_failures, clean_images and
-            clean_alarms (NaN where not recorded).
+            neuron), correction (the protection, where it changed what was executed, else ""), fits
+            (what its manifest says of that), the counts of `counting.CellCounts` with their
+            moments, nonfinite_failures, clean_images and clean_alarms (NaN where not recorded).
         failures: one row per failing run: cell (row of `cells`), run_id, sample_index, kind, alarm,
             weight.
         base: one row per detector (DETECTOR) with the base metrics of its manifests; those of the
@@ -170,8 +171,8 @@ def by_group(
     frame: pd.DataFrame, names: Sequence[str]
 ) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
     """The parts of a frame with equal values in the named columns, in order of appearance."""
-    for key, part in frame.groupby(list(names), sort=False):
-        yield tuple(str(name) for name in (key if isinstance(key, tuple) else (key,))), part
+    for key, found in frame.groupby(list(names), sort=False):
+        yield tuple(str(name) for name in (key if isinstance(key, tuple) else (key,))), found
 
 
 def _of_outcome(cells: list[CellFolder], outcome: str | None) -> list[CellFolder]:
@@ -216,6 +217,7 @@ def _describe(cell: CellFolder) -> dict[str, Any]:
         "planned": int(manifest["runs"]),
         "rate": fault_rate(cell),
         "correction": correction_of(cell),
+        "fits": part(manifest, "fits"),
         "clean_images": as_number(clean.get("images")),
         "clean_alarms": as_number(clean.get("alarms")),
     }
@@ -228,8 +230,8 @@ def _rarely_correct(rows: list[dict[str, Any]], declared: Declared) -> list[str]
     cells = pd.DataFrame(rows).drop_duplicates([n for n in IDENTITY if n != "protection"])
     axes = ["model", "dataset", "ood_dataset", "population", "ood_method", "condition"]
     found = []
-    for key, part in by_group(cells, axes):
-        done, able = int(part["done"].sum()), int(part[declared.base].sum())
+    for key, group in by_group(cells, axes):
+        done, able = int(group["done"].sum()), int(group[declared.base].sum())
         if able < LEAST_ABLE * done:
             names = " ".join(name for name in key if name not in ("none", USUAL["condition"]))
             found.append(

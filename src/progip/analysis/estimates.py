@@ -1,7 +1,7 @@
 """From counts of cells to rates with intervals: the numbers of every table, unformatted."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from itertools import product
 from operator import add
@@ -13,7 +13,7 @@ from progip.analysis.campaign import DETECTOR, SETTING
 from progip.analysis.kinds import OOD_VERDICT, Kinds
 from progip.analysis.manifests import IDENTITY
 from progip.passes import is_pass, place_of
-from progip.records import PASSES, POPULATIONS
+from progip.records import EVERY_PASS, PASSES, POPULATIONS, lacking
 from progip.statistics import Moments, Rate, rate, rate_from_sums
 
 ALL = "(all)"
@@ -116,14 +116,19 @@ def with_unprotected(cells: pd.DataFrame, kinds: Kinds = OOD_VERDICT) -> pd.Data
 
 
 def missing_cells(cells: pd.DataFrame) -> pd.DataFrame:
-    """Points of the grid that a setting's cells span where there is no cell; columns IDENTITY."""
+    """Points of the grid that a setting's cells span where there is no cell; columns IDENTITY.
+
+    Left out are those that cannot be, by what manifests tell (column fits): a pass that the OOD
+    method does not have, a protection that looks at what it does not show.
+    """
     axes = ["model", "population", "ood_method", "fault_pass", "protection"]
     absent = []
     for setting, group in cells.groupby(list(SETTING), sort=True):
         present = set(map(tuple, group[axes].to_numpy()))
         values = [in_order(axis, group[axis].unique()) for axis in axes]
+        can_be = _can_be(group)
         for point in product(*values):
-            if point not in present:
+            if point not in present and can_be(*point[2:]):
                 absent.append(
                     {
                         **dict(zip(SETTING, setting, strict=True)),
@@ -131,6 +136,28 @@ def missing_cells(cells: pd.DataFrame) -> pd.DataFrame:
                     }
                 )
     return pd.DataFrame(absent, columns=list(IDENTITY))
+
+
+def _can_be(cells: pd.DataFrame) -> Callable[[str, str, str], bool]:
+    """Whether an OOD method, a pass and a protection go together, as far as is known."""
+    passes: dict[str, set[str]] = {}
+    shown: dict[str, set[str]] = {}
+    watches: dict[str, list[str]] = {}
+    for _, row in cells.iterrows():
+        fits = row.get("fits")
+        if isinstance(fits, dict) and fits:
+            passes.setdefault(row["ood_method"], set()).update(fits["passes"])
+            shown.setdefault(row["ood_method"], set()).update(fits["shown"])
+            watches[row["protection"]] = fits["watches"]
+
+    def can_be(method: str, fault_pass: str, protection: str) -> bool:
+        if method not in passes:
+            return True
+        if fault_pass not in (*passes[method], EVERY_PASS):
+            return False
+        return not lacking(watches.get(protection, ()), shown[method])
+
+    return can_be
 
 
 def _completed(cells: pd.DataFrame) -> pd.DataFrame:

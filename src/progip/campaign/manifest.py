@@ -14,6 +14,7 @@ from progip.campaign.subject import Subject
 from progip.campaign.training import learnt_from
 from progip.described import Described, account
 from progip.fault_models.base import SUPER, Site
+from progip.probes.needs import shown_by
 from progip.storage import provenance, store
 
 
@@ -68,10 +69,24 @@ def cell_manifest(
         **made,
         "made_by": _contributors(settings.folder, made),
         "methods": account(_parts(settings)),
+        "fits": _fits(settings),
         "watched": subject.watched(settings.protection),
         "coverage": subject.survey.coverage(settings.fault_pass, layers),
         "columns": records.described(result_parts(settings)),
         "layers": [_layer(site, settings, subject) for site in layers],
+    }
+
+
+def _fits(settings: CellSettings) -> dict[str, list[str]]:
+    """Which passes the method has, what it and the probes show, what the protection looks at.
+
+    A report can tell by it a cell that is missing from one that cannot be.
+    """
+    method, probes = settings.subject.ood_method, settings.subject.probes
+    return {
+        "passes": list(method.passes),
+        "shown": shown_by(method.evidence, probes),
+        "watches": list(settings.protection.watches),
     }
 
 

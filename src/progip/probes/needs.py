@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 
 from progip.errors import ProgipError
 from progip.probes import Probe, optional_probes
+from progip.records import lacking
 
 
 def probes_for(
@@ -30,6 +31,18 @@ def computes_all(probe: Probe | type[Probe], computes: Collection[str]) -> bool:
     return set(probe.needs) <= set(computes)
 
 
+def shown_by(computes: Collection[str], probes: Sequence[Probe], truth: bool = False) -> list[str]:
+    """The columns that an OOD method and probes show; arguments as of ``check_needs``."""
+    columns = [
+        c
+        for probe in probes
+        if computes_all(probe, computes)
+        for c in probe.produces
+        if truth or not c.truth
+    ]
+    return [*computes, *(c.name for c in columns)]
+
+
 def check_needs(
     owner: str,
     needs: Collection[str],
@@ -40,8 +53,8 @@ def check_needs(
 ) -> None:
     """Refuse a component that looks at what nothing produces.
 
-    A second forward pass that is never made cannot leave its range: a protection of ranges then
-    watches the first one alone.
+    Of a second forward pass that is never made a protection of ranges can do without: see
+    ``records.lacking``.
 
     Args:
         owner: the component in words: ``protection 'progip'``.
@@ -54,16 +67,9 @@ def check_needs(
     Raises:
         ProgipError: naming the columns, and the probe that would produce them.
     """
-    columns = [
-        c
-        for probe in probes
-        if computes_all(probe, computes)
-        for c in probe.produces
-        if truth or not c.truth
-    ]
-    produced = [*computes, *(c.name for c in columns)]
-    missing = [name for name in needs if name not in produced]
-    if not missing or (missing == ["range_excess_second"] and len(needs) > 1):
+    produced = shown_by(computes, probes, truth)
+    missing = lacking(needs, produced)
+    if not missing:
         return
     found = {
         column.name: name

@@ -97,11 +97,12 @@ counts = rows.drop(columns="alarm").groupby(by).sum()
 
 def cells_section(campaign: Campaign) -> Section:
     """Which cells there are, and which are unfinished or missing; the counts of each in the CSV."""
-    cells = campaign.cells.drop(columns=["moments", "milestones", "means"], errors="ignore")
+    absent = missing_cells(campaign.cells).assign(status="missing")
+    kept_out = ["moments", "milestones", "means", "fits"]
+    cells = campaign.cells.drop(columns=kept_out, errors="ignore")
     finished = cells["done"] >= cells["planned"]
     cells.insert(0, "status", finished.map({True: "finished", False: "unfinished"}))
     cells.loc[cells["done"] == 0, "status"] = "not started"
-    absent = missing_cells(cells).assign(status="missing")
     data = pd.concat([cells, absent], ignore_index=True) if len(absent) else cells
     notes = [
         f"{finished.sum()} of {len(cells)} cells finished, {int(cells['done'].sum()):,} of "
