@@ -13,8 +13,12 @@ from pandas.testing import assert_frame_equal
 from progip import records
 from progip.analysis.error_rates import over_maps, rate_table, ratio
 from progip.campaign import subject
+from progip.campaign.execution import Execution
 from progip.campaign.replay import replay
 from progip.config import cell_settings, composed
+from progip.engine.incremental import IncrementalExecutor, IncrementalRounds
+from progip.engine.reference import ReferenceExecutor
+from progip.engine.rounds import RoundExecutor
 from progip.report import Campaign
 from progip.report.figures import rates as rates_figure
 from progip.report.sections.error_rates import rates_section
@@ -74,6 +78,33 @@ def test_single_flips_in_every_pass(run, tmp_path: Path, protection: str, fault_
     else:
         assert rows["hits_corrected"].any()
         assert rows["hits_corrected"].max() == 1
+
+
+@pytest.mark.parametrize("protection", ["ranger_clip", "gradient_statistics", "ranger_bound"])
+@pytest.mark.parametrize("fault", ["single_bit_flip", "one_bit", "parameter_bit"])
+def test_runs_start_from_golden_values(
+    run, monkeypatch: pytest.MonkeyPatch, protection: str, fault: str
+) -> None:
+    """And give the rows of runs that are executed whole."""
+    inner, chosen = Execution.__init__, []
+
+    def watched(self: Execution, *args: object) -> None:
+        inner(self, *args)
+        chosen.append(type(self._executor))
+
+    monkeypatch.setattr(Execution, "__init__", watched)
+    options = ["runs=60", f"fault_model={fault}", f"protection={protection}"]
+    options += {
+        "single_bit_flip": ["fault_model.bits=[29,30]"],
+        "one_bit": ["fault_model.rate=1e-4"],
+        "parameter_bit": ["pass=all", "fault_model.bits=[30]"],
+    }[fault]
+    quick = run(*options, "name=quick", "self_check=0.2")
+    whole = run(*options, "name=whole", "executor=reference")
+    assert chosen[0] in (IncrementalExecutor, IncrementalRounds)
+    assert chosen[1] in (ReferenceExecutor, RoundExecutor)
+    assert_frame_equal(quick, whole)
+    assert quick["flagged"].any()
 
 
 def test_a_null_campaign_of_a_protected_network(run) -> None:

@@ -150,7 +150,7 @@ def test_no_masks_where_none_are_watched(images: Tensor) -> None:
     protection = RangeRestriction(name="clip")
     protected = protection.protect(network, protection.fit(network, labelled([images])))
     pipeline = CorrectedPipeline(protected, NoMethod(name="none"), RangeTable(), network)
-    pipeline.watched = "backward"
+    pipeline.watched = {"backward"}
     seen = pipeline(images[:4])
     assert seen.flagged is not None
     nothing = Hits(*(np.zeros(0, np.int64) for _ in range(3)), np.zeros(0, np.uint32))

@@ -95,11 +95,10 @@ def _incremental(
 class Execution:
     """Executes the planned runs of one cell.
 
-    Where faults hit so many neurons that little lies before the first, nearly everything changes,
-    and of corrections more is to be observed than the incremental executor does: such runs are
-    executed whole. Else, with the
-    incremental executor, a share of the runs (``settings.self_check``) is executed by the
-    reference, too, and must agree in every column, bit for bit.
+    Where faults hit so many neurons that little lies before the first, nearly everything changes:
+    such runs are executed whole. Else, with the incremental executor, a share of the runs
+    (``settings.self_check``) is executed by the reference, too, and must agree in every column, bit
+    for bit.
 
     Args:
         roulette: ends some of the runs early; None: none.
@@ -121,8 +120,7 @@ class Execution:
         with step("a batch without faults, to be golden again"):
             self._expect_golden(settings, subject)
         self._every = round(1 / settings.self_check) if settings.self_check > 0 else 0
-        whole = settings.subject.correction is not None or not self._saves(settings, subject)
-        if settings.executor == "incremental" and not whole:
+        if settings.executor == "incremental" and self._saves(settings, subject):
             try:
                 traced = subject.traced
                 if isinstance(traced, NotTraceable):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from progip.engine.ranges import Bounds, RangeTable, extremes
+from progip.engine.ranges import RangeChecks, RangeTable
 from progip.engine.stages import Looked, looked_at
 from progip.models.calls import Call, watch_calls
 from progip.ood_methods.base import Detection, EnterPass, OODMethod, no_pass
@@ -42,6 +42,7 @@ class Pipeline:
 
     Attributes:
         probes: all of them, in the order of their columns.
+        checks: make the range excesses.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Pipeline:
         self.method = method
         self.ranges = ranges
         self.probes: tuple[Probe, ...] = (DetectionProbe(), RangeProbe(ranges.sites), *probes)
-        self._bounds: Bounds | None = None
+        self.checks = RangeChecks(ranges)
         self._looked: dict[str, Looked] = {}
 
     def looked_at(self, images: Tensor) -> dict[str, Looked]:
@@ -110,8 +111,9 @@ class Pipeline:
 
         def measure(site: Call, _: Any, output: Tensor) -> None:
             if site in self.ranges.source:
-                found = self._measured(site, output.detach())
-                current[site] = self._wider(current[site], found) if site in current else found
+                found = self.checks.measured(site, output.detach())
+                known = site in current
+                current[site] = self.checks.wider(current[site], found) if known else found
 
         with (
             self.watching_layers(images, enter_pass) as (outputs, announce),
@@ -122,24 +124,7 @@ class Pipeline:
             detection.logits,
             detection.gradient.abs().flatten(1).amax(1),
             detection.score,
-            self._excess(first, images),
-            self._excess(later, images),
+            self.checks.excess(first, images),
+            self.checks.excess(later, images),
             measured=probed(self.probes, detection, outputs),
         )
-
-    def _measured(self, site: Call, output: Tensor) -> Any:
-        """What is kept of the output of a range-checked call until the passes are over."""
-        return extremes(self.ranges.axis[site].rows(output))
-
-    def _wider(self, one: Any, other: Any) -> Any:
-        """What is kept of two outputs of one call, of forward passes that are looked at as one."""
-        return torch.minimum(one[0], other[0]), torch.maximum(one[1], other[1])
-
-    def _excess(self, seen: dict[Call, Any], images: Tensor) -> Tensor:
-        """``Observation.excess_first`` or ``_second`` from what was measured there."""
-        if not seen:
-            return images.new_full((len(images), len(self.ranges.sites)), -1.0)
-        if self._bounds is None or self._bounds.low.device != images.device:
-            self._bounds = self.ranges.bounds(images.device)
-        least, most = zip(*(seen[site] for site in self.ranges.sites), strict=True)
-        return self._bounds.excess(torch.stack(least, 1), torch.stack(most, 1))

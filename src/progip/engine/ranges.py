@@ -101,6 +101,31 @@ class RangeTable:
         return table
 
 
+class RangeChecks:
+    """What is kept of range-checked calls during a pass, and what is made of it afterwards."""
+
+    def __init__(self, ranges: RangeTable) -> None:
+        self._ranges = ranges
+        self._bounds: Bounds | None = None
+
+    def measured(self, site: Call, output: Tensor) -> Any:
+        """What is kept of the output of a call until the passes are over."""
+        return extremes(self._ranges.axis[site].rows(output))
+
+    def wider(self, one: Any, other: Any) -> Any:
+        """What is kept of two outputs of one call, of forward passes that are looked at as one."""
+        return torch.minimum(one[0], other[0]), torch.maximum(one[1], other[1])
+
+    def excess(self, seen: dict[Call, Any], images: Tensor) -> Any:
+        """(B, range sites), of what was measured in some passes; -1 where nothing was."""
+        if not seen:
+            return images.new_full((len(images), len(self._ranges.sites)), -1.0)
+        if self._bounds is None or self._bounds.low.device != images.device:
+            self._bounds = self._ranges.bounds(images.device)
+        least, most = zip(*(seen[site] for site in self._ranges.sites), strict=True)
+        return self._bounds.excess(torch.stack(least, 1), torch.stack(most, 1))
+
+
 @contextmanager
 def profiling(network: nn.Module, images: Tensor) -> Iterator[RangeTable]:
     """Profile every forward pass made inside: smallest and largest value of each activation.

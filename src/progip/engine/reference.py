@@ -46,8 +46,6 @@ class ReferenceExecutor(ByPieces):
         labels: np.ndarray | None = None,
     ) -> None:
         self.pipeline = pipeline
-        if isinstance(pipeline, CorrectedPipeline):
-            pipeline.watched = fault_pass
         self.fault_pass = fault_pass
         self.images = images
         self.batch_size = max(batch_size, 2)  # one row alone would use other kernels
@@ -117,6 +115,8 @@ class ReferenceExecutor(ByPieces):
     def _run_batch(self, samples: np.ndarray, hits: Hits) -> dict[str, np.ndarray]:
         self._faults.prepare(hits)
         images = self._padded(samples)
+        if isinstance(self.pipeline, CorrectedPipeline):
+            self.pipeline.watched = {self.fault_pass}
         observation = self.pipeline(images, self._enter)
         planned = np.bincount(hits.row, minlength=len(samples))
         fired = self._faults.fired(len(samples))

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from progip.engine.incremental.capture import mutates
 from progip.engine.incremental.markers import SITE, Markers
-from progip.engine.incremental.tracing import mutates
 from progip.errors import ProgipError
 from progip.models.calls import Call
 

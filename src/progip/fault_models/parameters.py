@@ -121,8 +121,9 @@ class Memory:
 
     def _places(self, site: int, neurons: np.ndarray) -> Tensor:
         parameter = self.parameters[site]
-        where = np.unravel_index(neurons, tuple(parameter.shape)) if parameter.dim() else ()
-        return torch.from_numpy(np.dot(parameter.stride(), where)).to(parameter.device)
+        where = np.unravel_index(neurons, tuple(parameter.shape) or (1,))
+        found = np.dot(parameter.stride() or (1,), where)
+        return torch.from_numpy(found).to(parameter.device)
 
     @contextmanager
     def faulty(self, hits: Hits) -> Iterator[Written]:

@@ -64,7 +64,8 @@ class Correcting(Protection):
         return first_alarm([("correction", np.asarray(evidence["flagged"]) != 0)])
 
 
-#: values (m, ...) and which rows they are -> what becomes of them, and which changed (bool)
+#: values (m, ...) and which rows they are -> what becomes of them, and which changed (bool);
+#: rows that are not wanted stay as they are, and their gradient, to the bit
 Mend = Callable[[Tensor, Any], tuple[Tensor, Tensor]]
 
 
@@ -116,31 +117,38 @@ class Record:
             what replaces the output; None where nothing does.
         """
         values = self.by_row(output)
-        # a traced graph must not depend on values: it looks at all rows, which gives the same bits
+        # a traced graph must not depend on values: it looks at all rows, of which ``mended`` leaves
+        # those that are not wanted as they are
         if wanted is None or get_proxy_mode() is not None:
             result, changed = mended(values, slice(None))
-            self._note(call, values, slice(None), changed)
+            self._note(_counted(changed))
+            if self.keep_masks:
+                self.masks[call] = changed
             return result.reshape(output.shape)
         rows = wanted.nonzero()[:, 0]
+        if self.keep_masks:
+            self.masks[call] = torch.zeros_like(values, dtype=torch.bool)
         if not len(rows):
-            self._note(call, values, rows, torch.zeros_like(values[:0], dtype=torch.bool))
             return None
         part, changed = mended(values[rows], rows)
-        self._note(call, values, rows, changed)
+        count = torch.zeros_like(self.zeroed)
+        count[rows] = _counted(changed)
+        self._note(count)
+        if self.keep_masks:
+            self.masks[call][rows] = changed
         result = values.clone()  # index_copy would change the memory order, and so the kernels
         result[rows] = part
         return result.reshape(output.shape)
 
-    def _note(self, call: Call, values: Tensor, rows: Any, changed: Tensor) -> None:
-        """Which of the values changed: ``changed`` speaks of some rows, by number or slice."""
-        if len(changed):
-            count = torch.zeros_like(self.zeroed)
-            count[rows] = changed.count_nonzero(tuple(range(1, changed.dim())))
-            self.zeroed = self.zeroed + count
-            self.flag(count > 0)
-        if self.keep_masks:
-            self.masks[call] = torch.zeros_like(values, dtype=torch.bool)
-            self.masks[call][rows] = changed
+    def _note(self, count: Tensor) -> None:
+        """So many values changed in each row, (n,) int64."""
+        self.zeroed = self.zeroed + count
+        self.flag(count > 0)
+
+
+def _counted(changed: Tensor) -> Tensor:
+    """(n,) int64: how many are set in each row of (n, ...)."""
+    return changed.count_nonzero(tuple(range(1, changed.dim())))
 
 
 def shared_copy(network: nn.Module) -> tuple[nn.Module, Record]:

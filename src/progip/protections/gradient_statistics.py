@@ -264,7 +264,7 @@ class GradientStatistics(Correcting):
                 self.locate,
                 self.rounds,
             )
-            result = finite.masked_fill_(wrong, 0.0)
+            result = torch.where(wrong, 0.0, finite)  # keeps the memory order, in a graph, too
             return result, result.detach() != y.detach()
 
         found: Tensor | None = record.mend(layer.output, output, wanted, mended)

@@ -8,9 +8,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from progip.engine.corrected import CorrectedPipeline, Places
 from progip.engine.incremental.golden import Golden
 from progip.engine.incremental.graph import NotTraceable
 from progip.engine.incremental.injection import Fault
+from progip.engine.incremental.looks import Look
 from progip.engine.incremental.propagation import Propagation, golden_values
 from progip.engine.incremental.schedule import Schedule
 from progip.engine.incremental.tracing import Traced
@@ -19,6 +21,7 @@ from progip.engine.observe import observed_columns
 from progip.engine.pieces import ByPieces, Draw, Piece
 from progip.engine.roulette import Game, Roulette
 from progip.fault_models.base import Hits, Site, digests, named_hits
+from progip.models.calls import Call
 from progip.probes import Observation
 
 DEFAULT_MEMORY = 2**31
@@ -83,7 +86,14 @@ class IncrementalExecutor(ByPieces):
                 raise NotTraceable(f"in {where} the images of the batch cannot be told apart")
             self._nodes[site.key] = node
         windows = windows and draw is None
-        self.schedule = Schedule(traced, set(self._nodes.values()), windows=windows, late=late)
+        self._corrections = _corrections(traced, fault_pass)
+        self.schedule = Schedule(
+            traced,
+            set(self._nodes.values()),
+            looked=self._corrections.values(),
+            windows=windows,
+            late=late,
+        )
         self.runs_per_propagation = fitting_runs(self.schedule, memory)
 
     def pieces(self, plan: pa.Table) -> Generator[Piece, None, None]:
@@ -124,8 +134,13 @@ class IncrementalExecutor(ByPieces):
         hits = self._draw(part) if self._draw is not None else named_hits(self._sites, part)
         of_runs = (part[name].to_numpy() for name in ("run_id", "sample_index"))
         game = Game(self._roulette, *of_runs) if self._roulette else None
+        pipeline, places, looks = self.traced.pipeline, None, {}
+        if isinstance(pipeline, CorrectedPipeline):
+            calls = list(self._corrections)
+            places = pipeline.places(self._sites, hits, calls, self.images[:1])
+            looks = self._looks(hits, places)
         propagation = Propagation(
-            self.schedule, golden, rows, self._faults(hits), game, many, self.reads
+            self.schedule, golden, rows, self._faults(hits), game, many, self.reads, looks
         )
         outputs = propagation.run()
         planned = np.bincount(hits.row, minlength=len(part))
@@ -141,6 +156,9 @@ class IncrementalExecutor(ByPieces):
             )
         result = columns_of(self.traced, outputs, part, self._labels)
         result["value_before"], result["value_after"] = propagation.injection.values()
+        if places is not None:
+            corrected = self._looked(places, propagation.looked)
+            result |= places.scores(hits, corrected, len(part))._asdict()
         if many:
             result["hits"] = planned.astype(np.int32)
             result["fault_digest"] = digests(hits, len(part))
@@ -160,6 +178,36 @@ class IncrementalExecutor(ByPieces):
                 hits.row[chosen], where, hits.mask[chosen].view(np.int32), site.format, clears
             )
         return faults
+
+    def _looks(self, hits: Hits, places: Places) -> dict[int, Look]:
+        """The places as values of nodes, in the order of places within each."""
+        looks = {}
+        for number in np.unique(places.call).tolist():
+            node = self._corrections[places.calls[number]]
+            chosen = places.call == number
+            layout = self.schedule.layouts[node]
+            shape = layout.axis.row_shape(layout.shape)
+            where = np.unravel_index(places.position[chosen], shape)
+            looks[node] = Look(hits.row[places.hit[chosen]], where)
+        return looks
+
+    def _looked(self, places: Places, found: dict[int, np.ndarray]) -> np.ndarray:
+        """(places,) what was found, from what was found of each node."""
+        result = np.zeros(len(places.hit), dtype=bool)
+        for number in np.unique(places.call).tolist():
+            result[places.call == number] = found[self._corrections[places.calls[number]]]
+        return result
+
+
+def _corrections(traced: Traced, fault_pass: str) -> dict[Call, int]:
+    """By corrected call of a pass, the node that tells which values are corrected."""
+    found = {}
+    for (name, call), node in traced.corrections.items():
+        if name == fault_pass:
+            if traced.nodes[node].layout is None:
+                raise NotTraceable(f"what is corrected in layer '{call[0]}' is the same for all")
+            found[call] = node
+    return found
 
 
 def fitting_runs(schedule: Schedule, memory: int) -> int:
@@ -190,12 +238,16 @@ def columns_of(
     pipeline, names = traced.pipeline, traced.measured
     first = 3 + len(names)
     second = first + len(pipeline.ranges.sites)
+    third = second + len(pipeline.ranges.sites)
+    corrections = outputs[third:]  # flagged and corrected
     observation = Observation(
         outputs[0],
         outputs[1],
         outputs[2],
         _columns(outputs[first:second], outputs[0]),
-        _columns(outputs[second:], outputs[0]),
+        _columns(outputs[second:third], outputs[0]),
+        flagged=corrections[0] if corrections else None,
+        corrected=corrections[1] if corrections else None,
         measured=dict(zip(names, outputs[3:first], strict=True)),
     )
     if labels is not None:

@@ -1,5 +1,6 @@
 """Operators that leave a mark in a traced graph: where a fault can hit, what is observed."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from progip.batch_axis import BatchAxis
 from progip.engine.pipeline import Pipeline
-from progip.engine.ranges import Bounds, extremes
+from progip.engine.ranges import Bounds, RangeChecks, RangeTable, extremes
 from progip.engine.sites import SiteKey, hookable
 from progip.models.calls import Call, tensor_argument, with_tensor_argument
 from progip.passes import backward_of, is_forward
@@ -109,7 +110,9 @@ class Markers:
                     module.register_forward_pre_hook(
                         lambda m, a, k, name=name: pre_hook(a, k, name), with_kwargs=True
                     ),
-                    module.register_forward_hook(lambda m, a, o, name=name: hook(o, name)),
+                    module.register_forward_hook(  # before corrections, as faults are
+                        lambda m, a, o, name=name: hook(o, name), prepend=True
+                    ),
                 ):
                     stack.callback(handle.remove)
             yield
@@ -119,24 +122,30 @@ class Markers:
         return len(self.keys) - 1
 
 
-class MarkedPipeline(Pipeline):
-    """The same pipeline for tracing: a range check is one node, its excess a column of its own."""
+class _MarkedChecks(RangeChecks):
+    """For tracing: a range check is one node, its excess a column of its own."""
 
-    def __init__(self, pipeline: Pipeline, images: Tensor) -> None:
-        super().__init__(pipeline.network, pipeline.method, pipeline.ranges)
-        self.probes = pipeline.probes
-        self._looked = pipeline.looked_at(images)
+    def __init__(self, ranges: RangeTable, device: torch.device) -> None:
+        super().__init__(ranges)
         # tensors, because a GPU divides by a number in another way than by a tensor
-        columns = (values.unbind() for values in self.ranges.bounds(images.device))
-        self._limits = dict(zip(self.ranges.sites, zip(*columns, strict=True), strict=True))
+        columns = (values.unbind() for values in ranges.bounds(device))
+        self._limits = dict(zip(ranges.sites, zip(*columns, strict=True), strict=True))
 
-    def _measured(self, site: Call, output: Tensor) -> Any:
-        return EXCESS(output, astuple(self.ranges.axis[site]), *self._limits[site])
+    def measured(self, site: Call, output: Tensor) -> Any:
+        return EXCESS(output, astuple(self._ranges.axis[site]), *self._limits[site])
 
-    def _wider(self, one: Any, other: Any) -> Any:
+    def wider(self, one: Any, other: Any) -> Any:
         return torch.maximum(one, other)  # NaN is the largest
 
-    def _excess(self, seen: dict[Call, Any], images: Tensor) -> Any:
+    def excess(self, seen: dict[Call, Any], images: Tensor) -> Any:
         if not seen:
-            return [images.new_full((len(images),), -1.0)] * len(self.ranges.sites)
-        return [seen[site] for site in self.ranges.sites]
+            return [images.new_full((len(images),), -1.0)] * len(self._ranges.sites)
+        return [seen[site] for site in self._ranges.sites]
+
+
+def marked(pipeline: Pipeline, images: Tensor) -> Pipeline:
+    """The same pipeline for tracing, the range excesses of which are lists of columns."""
+    pipeline.looked_at(images)  # found now, since it takes forward passes
+    result = copy.copy(pipeline)
+    result.checks = _MarkedChecks(pipeline.ranges, images.device)
+    return result

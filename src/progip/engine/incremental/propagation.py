@@ -12,6 +12,7 @@ from progip.engine.incremental.golden import Golden
 from progip.engine.incremental.graph import Layout
 from progip.engine.incremental.injection import Fault, Injection
 from progip.engine.incremental.lanes import DirtyRows, Lanes, Pack, differs, gather, put, repack
+from progip.engine.incremental.looks import Look, Looks
 from progip.engine.incremental.room import writable_memory
 from progip.engine.incremental.schedule import Schedule
 from progip.engine.incremental.steps import Step
@@ -42,9 +43,11 @@ class Propagation:
         game: ends some of the runs whose change is tiny; None: none is ended.
         many: runs may be hit several times.
         reads: counts what is read back from the device.
+        looks: values to look at, by node (of ``Schedule.looked``).
 
     Attributes:
         injection: what became of the faults.
+        looked: by node, what was found; filled by ``run``.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Propagation:
         game: Game | None = None,
         many: bool = False,
         reads: Reads | None = None,
+        looks: dict[int, Look] | None = None,
     ) -> None:
         self.schedule, self.golden, self.rows = schedule, golden, rows
         self.batch = schedule.traced.batch
@@ -66,6 +70,8 @@ class Propagation:
         self._results: dict[int, Tensor] = {}
         self._windows = Windows(self)
         self._endings = None if game is None else Endings(self, game)
+        self._looks = Looks(self, looks or {})
+        self.looked: dict[int, np.ndarray] = {}
         self.injection = Injection(self, self._windows, faults, self._endings, many)
 
     def run(self) -> list[Tensor]:
@@ -81,6 +87,7 @@ class Propagation:
         with torch.no_grad():
             for step, release in zip(self.schedule.steps, self.schedule.release, strict=True):
                 self._step(step)
+                self._looks.at(step.node)
                 if self._endings is not None and step.node == self.schedule.logits:
                     self._endings.at_logits(self._windows.crops)
                 if step.node in wanted:
@@ -88,11 +95,13 @@ class Propagation:
                 for node in release:
                     self.states.pop(node, None)
                     self._windows.crops.pop(node, None)
-        if self._endings is not None:  # of an ended run nothing is known but its golden outcome
-            ended = upload(self._endings.game.ended.nonzero()[0], self.device)
+        ended = None if self._endings is None else self._endings.game.ended
+        self.looked = self._looks.values(ended)
+        if ended is not None:  # of an ended run nothing is known but its golden outcome
+            runs = upload(ended.nonzero()[0], self.device)
             for node in wanted:
                 rows = self.schedule.layouts[node].rows(self.golden[node])
-                self._results[node][ended] = rows[index[ended]]
+                self._results[node][runs] = rows[index[runs]]
         return [self._results[node] for node in self.schedule.outputs]
 
     def _step(self, step: Step) -> None:

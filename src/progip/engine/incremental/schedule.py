@@ -36,6 +36,8 @@ class Schedule:
     Args:
         selected: nodes at which faults can hit.
         changing: constants that faults can change.
+        looked: nodes of which single values are to be read, whether an output depends on them or
+            not.
         windows: execute runs that differ in a window of the image only there, where that pays.
         late: read comparisons a step later, without windows; None: on a GPU.
 
@@ -45,6 +47,7 @@ class Schedule:
         release, golden_release: for each step, the nodes that no later one reads.
         stored: nodes whose golden values the propagation reads.
         outputs: as in ``Traced``, aliases resolved.
+        looked: each such node, aliases resolved.
         logits: the node of the first pass's logits where much is to be done after it, else -1.
         constant: the values, for any batch, of those outputs that no image changes.
         rules: how operations are executed in windows; others are not.
@@ -57,6 +60,7 @@ class Schedule:
         traced: Traced,
         selected: set[int],
         changing: Collection[int] = frozenset(),
+        looked: Collection[int] = frozenset(),
         windows: bool = True,
         late: bool | None = None,
     ) -> None:
@@ -67,7 +71,7 @@ class Schedule:
         self._windows = windows and large and not changing and not self.late
         self._windows = self._windows and traced.device.type == "cpu"
         self.rules: dict[int, Rule] = {}
-        self._changing = changing
+        self._changing, self._looked = changing, looked
         self.layouts: dict[int, Layout] = {}
         self._alias: dict[int, int] = {}
         self._gates: dict[int, int] = {}
@@ -80,6 +84,7 @@ class Schedule:
                 continue
             self._add(number, node, number in selected, steps)
         self.outputs = [self._root(n) for n in traced.outputs]
+        self.looked = {n: self._root(n) for n in looked}
         self.constant = {n: traced.constants[n] for n in self.outputs if n in traced.constants}
         self.steps = self._reachable(steps)
         self.makers = {step.node: step for step in self.steps}
@@ -152,7 +157,7 @@ class Schedule:
         steps.append(step)
 
     def _rule(self, step: Step, target: Any, args: Sequence[Any]) -> None:
-        if self._windows:
+        if self._windows and step.node not in self._looked:  # whole rows are looked at
             given = {i: self.layouts[i] for i in step.inputs if i in self.layouts}
             rule = rule_of(target, args, step.function, step.layout, given)
             if rule is not None:
@@ -207,7 +212,7 @@ class Schedule:
             if step.site or step.reads or any(i in dirty for i in step.inputs):
                 dirty.add(step.node)
                 kept.append(step)
-        wanted = set(self.outputs)
+        wanted = {*self.outputs, *self.looked.values()}
         result = []
         for step in reversed(kept):
             if step.site or step.node in wanted:  # a site must fire, whatever comes of it
@@ -256,6 +261,7 @@ class Schedule:
 
     def _stored(self) -> set[int]:
         stored = {node for node in self.outputs if node not in self.constant}
+        stored.update(self.looked.values())
         whole = cutting(self.steps, self.rules, self.windowed)
         for step in self.steps:
             if step.compare or step.site or (step.reads and step.layout is not None):

@@ -64,6 +64,7 @@ def _save(traced: Traced, path: Path) -> None:
         "sites": [[list(key), number] for key, number in traced.sites.items()],
         "outputs": traced.outputs,
         "measured": traced.measured,
+        "corrections": [[*key, number] for key, number in traced.corrections.items()],
     }
     if sum(tensor.nbytes for tensor in tensors.values()) > LARGEST:
         raise _Unsaved("its constants are large")
@@ -84,6 +85,8 @@ def _load(pipeline: Pipeline, images: Tensor, path: Path) -> Traced:
     traced.nodes += [reader.node(node) for node in content["nodes"]]
     traced.sites |= {tuple(key): number for key, number in content["sites"]}
     traced.outputs, traced.measured = content["outputs"], content["measured"]
+    for fault_pass, call, number in content.get("corrections", []):
+        traced.corrections[fault_pass, tuple(call)] = number
     return traced
 
 

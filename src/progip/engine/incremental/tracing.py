@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from progip.batch_axis import IMAGES_FIRST, Undecided, possible_axes
+from progip.engine.incremental.capture import captured, observed, tensors
 from progip.engine.incremental.graph import (
     Layout,
     Node,
@@ -19,10 +19,11 @@ from progip.engine.incremental.graph import (
     same_bits,
     value_free,
 )
-from progip.engine.incremental.markers import SITE, MarkedPipeline, Markers
+from progip.engine.incremental.markers import SITE
 from progip.engine.incremental.rewrites import cheaper
 from progip.engine.pipeline import Pipeline
 from progip.engine.sites import SiteKey
+from progip.models.calls import Call
 
 __all__ = ["NotTraceable", "Traced"]
 
@@ -39,7 +40,9 @@ class Traced:
         nodes: the operations, in order of execution.
         constants: the values of those nodes that do not depend on the images.
         outputs: the nodes of logits, gradient maximum and score, of what probes measured, then the
-            columns of the range excesses of the first and of the later forward passes.
+            columns of the range excesses of the first and of the later forward passes; for a
+            network with corrections then ``flagged`` and ``corrected``.
+        corrections: the nodes of ``CorrectedPipeline.masks``, of every forward pass.
         measured: names of the probes that measured something, in the order of these nodes.
         sites: the node of every mark.
         dummies: arguments of which only the shape matters, by shape, stride and type.
@@ -70,12 +73,14 @@ class Traced:
         self.constants: dict[int, Any] = {}
         self.sites: dict[SiteKey, int] = {}
         self.outputs: list[int] = []
+        self.corrections: dict[tuple[str, Call], int] = {}
         self.measured: list[str] = []
         self.dummies: dict[tuple[tuple[int, ...], tuple[int, ...], torch.dtype], Tensor] = {}
 
     def check(self, images: Tensor) -> None:
         """Raise NotTraceable where the graph computes other values than the detector."""
         values: dict[int, Any] = {0: images, **self.constants}
+        kept = [*self.outputs, *self.corrections.values()]
         last = {n: number for number, node in enumerate(self.nodes) for n in _reads(node)}
         dies: dict[int, list[int]] = {}
         for n, number in last.items():
@@ -88,17 +93,17 @@ class Traced:
                     kwargs = {k: map_refs(v, values.__getitem__) for k, v in node.kwargs.items()}
                     values[number] = node.target(*args, **kwargs)
                 for used in dies.get(number, []):
-                    if used not in self.outputs:
+                    if used not in kept:
                         values.pop(used, None)
-        self._check_outputs(self.pipeline, images, [values[n] for n in self.outputs])
+        self._check_outputs(self.pipeline, images, [values[n] for n in kept])
 
     def _build(self, pipeline: Pipeline, images: Tensor) -> None:
         """Number the nodes while running them on a batch, on its rows moved, and on fewer rows."""
         moved = torch.roll(torch.arange(self.batch, device=images.device), 1)
         fewer = 3 if self.batch != 3 else 4
         few = images[torch.arange(fewer, device=images.device) % self.batch]
-        graph, keys = _trace(pipeline, images)
-        small, _ = _trace(pipeline, few)
+        graph, keys, corrections = captured(pipeline, images)
+        small, _, _ = captured(pipeline, few)
         if [n.target for n in graph.nodes if n.op == "call_function"] != [
             n.target for n in small.nodes if n.op == "call_function"
         ]:
@@ -108,8 +113,11 @@ class Traced:
             _run(graph, images), _run(graph, images[moved]), _run(small, few), strict=True
         ):
             if node.op == "output":
-                observed: Any = node.args[0]
-                self.outputs = [number[n] for n in observed]
+                made_by: Any = node.args[0]
+                outputs = [number[n] for n in made_by]
+                first = len(outputs) - len(corrections)
+                self.outputs = outputs[:first]
+                self.corrections = dict(zip(corrections, outputs[first:], strict=True))
                 self._check_outputs(pipeline, images, value)
                 continue
             made = self._node(node, number)
@@ -150,63 +158,15 @@ class Traced:
         return self.dummies[key]
 
     def _check_outputs(self, pipeline: Pipeline, images: Tensor, value: Any) -> None:
-        seen = pipeline(images)
+        seen, masks = observed(pipeline, images)
         self.measured = list(seen.measured)
-        columns = [*seen.excess_first.unbind(1), *seen.excess_second.unbind(1)]
-        expected = [seen.logits, seen.grad_max, seen.score, *seen.measured.values(), *columns]
+        expected = [*tensors(seen), *masks.values()]
         if not all(same_bits(a, b) for a, b in zip(expected, value, strict=True)):
             raise NotTraceable("the traced graph computes other values than the network")
 
 
 def _reads(node: Node) -> list[int]:
     return refs([*node.args, *node.kwargs.values()])
-
-
-def _trace(pipeline: Pipeline, images: Tensor) -> tuple[fx.Graph, list[SiteKey]]:
-    markers = Markers()
-    marked = MarkedPipeline(pipeline, images)
-
-    def function(batch: Tensor) -> list[Tensor]:
-        seen = marked(batch, markers.enter)
-        return [
-            seen.logits,
-            seen.grad_max,
-            seen.score,
-            *seen.measured.values(),
-            *seen.excess_first,
-            *seen.excess_second,
-        ]
-
-    try:
-        with markers.on(pipeline.network):
-            module = make_fx(function, tracing_mode="real", _allow_non_fake_inputs=True)(images)
-        if any(mutates(node) for node in module.graph.nodes):
-            module = make_fx(
-                torch.func.functionalize(module, remove="mutations"), tracing_mode="real"
-            )(images)
-    except Exception as error:  # whatever a network does that tracing cannot follow
-        reason = str(error).splitlines()[0] if str(error) else ""
-        raise NotTraceable(f"tracing failed: {type(error).__name__}: {reason}") from error
-    _drop_dead(module.graph)
-    return module.graph, markers.keys
-
-
-def mutates(node: fx.Node) -> bool:
-    """Whether an operation writes into one of its arguments."""
-    return (
-        node.op == "call_function"
-        and getattr(node.target, "_schema", None) is not None
-        and (
-            node.target._schema.is_mutable  # type: ignore[union-attr]
-        )
-    )
-
-
-def _drop_dead(graph: fx.Graph) -> None:
-    """Remove what no output needs; marks stay, since a fault there must fire too."""
-    for node in reversed(list(graph.nodes)):
-        if not node.users and node.op in ("call_function", "get_attr") and node.target is not SITE:
-            graph.erase_node(node)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -126,12 +126,17 @@ class BoundedActivation(Correcting):
                 record.flag(torch.isnan(record.by_row(output.detach())).flatten(1).any(1))
             if self.replacement != "soft_zero":  # rows within their bounds pass as they are
                 wanted = _beyond(record.by_row(output.detach()), bound)
-            found: Tensor | None = record.mend(
-                call,
-                output,
-                wanted,
-                lambda y, _: bounded(y, bound, self.replacement, self.slope, self.nan_policy),
-            )
+
+            def mended(y: Tensor, rows: Any) -> tuple[Tensor, Tensor]:
+                how = self.replacement, self.slope, self.nan_policy
+                result, changed = bounded(y, bound, *how)
+                if wanted is not None and self.replacement == "clamp":
+                    # where y is its bound, the minimum halves the gradient
+                    gate = wanted[rows].view(-1, *[1] * (y.dim() - 1))
+                    result = torch.where(gate, result, y)
+                return result, changed
+
+            found: Tensor | None = record.mend(call, output, wanted, mended)
             return found
 
         record.calls = len(held)
