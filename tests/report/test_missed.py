@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import schemas
 from campaign_factory import Row, Write, runs
+from statsmodels.stats.proportion import proportion_confint
 
 from progip.analysis.missed import BITS, LAYER, MARGIN, NOT_FINITE, missed
 from progip.report import Campaign
@@ -74,11 +75,14 @@ def test_every_group_is_counted(watched: Path) -> None:
     for (by, group), hits in where.items():
         for place, protection in ((4, "progip"), (5, "ranger")):
             seen = np.array([HITS[i][place] for i in hits])
-            expected = weighted_rate(seen, [HITS[i][3] for i in hits])
+            weights = np.array([HITS[i][3] for i in hits])
+            expected = weighted_rate(seen, weights)
+            size = min(expected.effective_n, weights.sum() ** 2 / (weights**2).sum())
+            low, high = proportion_confint(expected.estimate * size, size, method="wilson")
             row = table.loc[(by, group, protection)]
             assert (row["failures"], row["left"]) == (len(hits), (~seen).sum())
             assert tuple(row[["detected", "detected_low", "detected_high"]]) == pytest.approx(
-                (expected.estimate, expected.low, expected.high)
+                (expected.estimate, low, high), abs=1e-12
             )
 
 
@@ -96,6 +100,20 @@ def test_the_section_ranks_layers_by_what_is_left(watched: Path) -> None:
             for value in row[1:]:
                 stored = section.data.loc[value.row]
                 assert str(row[0]) == stored["group"]
+
+
+def test_a_light_miss_does_not_vouch_for_heavy_failures(campaign: Path, write_cell: Write) -> None:
+    for name, letters in (("none", "." * 20), ("progip", "x" * 17 + "..."), ("ranger", "x" * 20)):
+        rows = runs(detection=letters)
+        for row in rows[17:]:
+            row["weight"] = 1e-3
+        write_cell(rows, protection=name)
+    found = missed(Campaign.load(campaign), SETTING)
+    table = found[found["by"] == BITS].set_index("protection")
+    assert table.loc["progip", "detected"] > 0.9998
+    none_left = proportion_confint(17, 17, method="wilson")[0]
+    assert table.loc["progip", "detected_low"] == pytest.approx(none_left, abs=1e-3)
+    assert table.loc["ranger", "detected_low"] == pytest.approx(none_left, abs=1e-3)
 
 
 def test_without_a_threshold_images_are_not_grouped(campaign: Path, write_cell: Write) -> None:

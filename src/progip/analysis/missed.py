@@ -13,6 +13,7 @@ from progip.analysis.estimates import UNPROTECTED, in_order
 from progip.analysis.manifests import format_of
 from progip.analysis.observing import ExecutedRuns
 from progip.analysis.site_rates import executions_of, rate_of_sums
+from progip.statistics.intervals import effective_interval
 
 BITS, MARGIN, LAYER = "bits", "margin", "layer"
 COLUMNS = ["model", "by", "group", "protection", "failures", "left"]
@@ -90,7 +91,11 @@ def _detected(part: pd.DataFrame) -> dict[str, float]:
             "maps": maps,
         }
     )
-    return {"detected": rate.estimate, "detected_low": rate.low, "detected_high": rate.high}
+    # where what is missed weighs little, a handful of misses says nothing of heavier failures: the
+    # sample is never taken for larger than its weights make it, sum(w)^2 / sum(w^2)
+    size = min(rate.effective_n, float(weight.sum() ** 2 / sums["squares"].sum()))
+    low, high = effective_interval(np.array(rate.estimate * size), size)
+    return {"detected": rate.estimate, "detected_low": float(low), "detected_high": float(high)}
 
 
 def _grouped(
