@@ -44,7 +44,9 @@ def test_what_is_in_it(archive: Path) -> None:
         read = {name: files.extractfile(f"campaign/{name}").read().decode() for name in (  # type: ignore[union-attr]
             "README.md", "environment.txt", "Containerfile", "CITATION.cff", "machine.json"
         )}  # fmt: skip
-    assert sum(name.endswith(".parquet") for name in names) == 2
+    assert sum("/part-" in name for name in names) == 2
+    golden = {name.rpartition("/")[2] for name in names if "/_execution/" in name}
+    assert golden == {"clean.parquet", "unperturbed.parquet"}
     assert sum(name.endswith("manifest.json") for name in names) == 2
     for name in (
         "results/report/report.html",
@@ -54,7 +56,7 @@ def test_what_is_in_it(archive: Path) -> None:
         "source/conf/ood_dataset/digits_unseen.yaml",  # of a folder that is a link
     ):
         assert name in names
-    assert not any("_execution" in name or "__pycache__" in name for name in names)
+    assert not any("__pycache__" in name for name in names)
     assert "2 cells, 400 runs" in read["README.md"]
     assert f"pyarrow=={pa.__version__}" in read["environment.txt"].splitlines()
     assert "progip==" not in read["environment.txt"]

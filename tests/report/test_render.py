@@ -21,7 +21,7 @@ CSVS = (
     "provenance",
 )
 PAGES = ("report.html", "report.md", "report.tex")
-CSVS += ("published", "summary", "opening", "ranked_bits", "map", "detectors")
+CSVS += ("published", "summary", "opening", "ranked_bits", "map", "detectors", "missed")
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from progip.analysis.manifests import CellFolder, find_cells
+from progip.analysis.manifests import CellFolder, correction_of, find_cells
 from progip.errors import ProgipError
 from progip.launching.launched import job_of, sweep_of
 from progip.report.rendering.csvs import replace_file
 from progip.report.writing import write_report
-from progip.storage import provenance
+from progip.storage import provenance, store
 from progip.storage.reading import read_columns
 
 CHECKSUMS = "checksums.json"
@@ -39,7 +39,8 @@ _README = """\
 # Artefact of the fault-injection campaign {name}
 {cells} cells, {runs:,} runs, made by progip {version} (commit {commit}).
 
-- `results/`: every row (Parquet), each cell's manifest, `report/` with tables, figures and page
+- `results/`: every row (Parquet), with faults and without, each cell's manifest, `report/` with
+  tables, figures and page
 - `commands.txt`: what made them; `environment.txt`, `machine.json`: with which packages, on what
 - `source/`: progip as it was here, with its configuration; `Containerfile`: a recipe with both
 - `checksums.json`: sha256 of every file; `CITATION.cff`: how to cite
@@ -101,7 +102,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     write_report(folder, allow_mixed=True)
     files: dict[str, bytes] = {}
     for cell in cells:
-        for path in (cell.path / "manifest.json", *cell.shards):
+        golden = store.execution_folder(cell.path, correction_of(cell) or None)
+        clean = (cell.path / store.CLEAN, golden / store.CLEAN, golden / store.UNPERTURBED)
+        for path in (cell.path / "manifest.json", *cell.shards, *filter(Path.exists, clean)):
             files[f"{RESULTS}/{path.relative_to(folder).as_posix()}"] = path.read_bytes()
     for path in sorted((folder / "report").iterdir()):
         if path.is_file() and not path.name.startswith("."):
