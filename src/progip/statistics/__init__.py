@@ -3,7 +3,7 @@
 Pure functions of numbers and arrays; nothing here knows of files, networks or tables.
 """
 
-from progip.statistics.clusters import ClusteredRate, cluster_bootstrap, cluster_bootstraps
+from progip.statistics.clusters import ClusteredRate, cluster_bootstrap
 from progip.statistics.comparison import (
     Difference,
     compare_independent,
@@ -37,7 +37,6 @@ __all__ = [
     "auroc",
     "auroc_interval",
     "cluster_bootstrap",
-    "cluster_bootstraps",
     "compare_independent",
     "compare_paired",
     "compare_paired_weighted",

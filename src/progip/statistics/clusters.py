@@ -1,18 +1,15 @@
 """Intervals where rows are not independent: several runs share an image."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.stats import quantile
+from numpy.typing import ArrayLike
+from scipy.stats import bootstrap
 
 from progip.errors import ProgipError
 from progip.statistics.intervals import check_confidence, weighted_rate
 
 RESAMPLES = 2000
-#: clusters times resamples that are in memory at once
-_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -50,67 +47,38 @@ def cluster_bootstrap(
     Raises:
         ProgipError: no row, fewer than 2 clusters, lengths that differ, a bad confidence.
     """
-    return cluster_bootstraps([events], weights, clusters, confidence, resamples)[0]
-
-
-def cluster_bootstraps(
-    events: Sequence[ArrayLike],
-    weights: ArrayLike,
-    clusters: ArrayLike,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-) -> list[ClusteredRate]:
-    """`cluster_bootstrap` of several events of the same rows, which share the clusters drawn.
-
-    Args:
-        events: booleans (rows,) each; other arguments and errors as of `cluster_bootstrap`.
-    """
     check_confidence(confidence)
-    happened = [np.asarray(event, dtype=bool) for event in events]
+    happened = np.asarray(events, dtype=bool)
     weight = np.asarray(weights, dtype=np.float64)
     labels = np.asarray(clusters)
-    if not len(labels) or {len(weight), *map(len, happened)} != {len(labels)}:
+    if not len(happened) == len(weight) == len(labels) or not len(happened):
         raise ProgipError("give one weight and one cluster a row, and at least one row")
     _, index = np.unique(labels, return_inverse=True)
-    base = np.bincount(index, weight).astype(np.float64)
+    base = np.bincount(index, weight)
+    hits = np.bincount(index, weight * happened)
     if len(base) < 2:
         raise ProgipError("all rows are of one cluster; there is nothing to resample")
-    vary = [event for event in happened if event.any() and not event.all()]
-    hits = [np.bincount(index, weight * event).astype(np.float64) for event in vary]
-    drawn = iter(_drawn_rates(hits, base, resamples))
-    found = []
-    for event in happened:
-        plain = weighted_rate(event, weight, confidence)
-        if event.all() or not event.any():
-            apart = weighted_rate(np.full(len(base), event.all()), base, confidence)
-            low, high, effect = apart.low, apart.high, np.nan
-        else:
-            rates = next(drawn)
-            tail = (1 - confidence) / 2
-            low, high = (float(end) for end in quantile(rates, np.array([tail, 1 - tail])))
-            independent = plain.estimate * (1 - plain.estimate) / plain.effective_n
-            effect = float(rates.std(ddof=1)) ** 2 / independent
-            if low == high:  # one cluster holds all events and was in every draw, or in none
-                low, high = plain.low, plain.high
-        found.append(ClusteredRate(plain.estimate, low, high, len(base), effect))
-    return found
+    plain = weighted_rate(happened, weight, confidence)
+    if happened.all() or not happened.any():
+        apart = weighted_rate(np.full(len(base), happened.all()), base, confidence)
+        return ClusteredRate(plain.estimate, apart.low, apart.high, len(base), np.nan)
 
+    def ratio(hits: np.ndarray, base: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.asarray(hits.sum(axis) / base.sum(axis))
 
-def _drawn_rates(
-    hits: list[NDArray[np.float64]], base: NDArray[np.float64], resamples: int
-) -> list[NDArray[np.float64]]:
-    """(resamples,) rates of each event, from the weights of its clusters (clusters,) and of all.
-
-    The draws are those of ``scipy.stats.bootstrap`` with ``default_rng(0)``.
-    """
-    if not hits:
-        return []
-    random, count = np.random.default_rng(0), len(base)
-    step = max(1, _AT_ONCE // count)
-    parts: list[list[NDArray[np.float64]]] = [[] for _ in hits]
-    for start in range(0, resamples, step):
-        chosen = random.integers(0, count, (min(step, resamples - start), count))
-        whole = base[chosen].sum(-1)
-        for part, weight in zip(parts, hits, strict=True):
-            part.append(weight[chosen].sum(-1) / whole)
-    return [np.concatenate(part) for part in parts]
+    found = bootstrap(
+        (hits, base),
+        ratio,
+        paired=True,
+        confidence_level=confidence,
+        n_resamples=resamples,
+        method="percentile",
+        batch=max(1, 10_000_000 // len(base)),
+        rng=np.random.default_rng(0),
+    )
+    low, high = found.confidence_interval
+    independent = plain.estimate * (1 - plain.estimate) / plain.effective_n
+    effect = float(found.standard_error) ** 2 / independent
+    if low == high:  # one cluster holds all events and was in every draw, or in none
+        low, high = plain.low, plain.high
+    return ClusteredRate(plain.estimate, float(low), float(high), len(base), effect)

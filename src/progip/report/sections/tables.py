@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
 
 from progip.analysis.campaign import SETTING, Campaign, by_group
@@ -23,7 +22,7 @@ from progip.report.layout import Block, Section
 from progip.report.published import progip as published
 from progip.report.sections.published_comparison import shown
 from progip.report.sections.words import sentence
-from progip.statistics import ClusteredRate, cluster_bootstraps, compare_independent
+from progip.statistics import cluster_bootstrap, compare_independent
 
 #: where a row of the overall table comes from
 MEASURED, PUBLISHED = "campaign", "published"
@@ -219,22 +218,17 @@ def clustered_notes(campaign: Campaign, setting: tuple[str, ...]) -> list[str]:
     """The overall detection accuracy with images, not runs, taken as independent."""
     cells = campaign.cells
     here = cells[(cells[list(SETTING)] == list(setting)).all(axis=1)]
-    population = pd.Series(pd.factorize(cells["dataset"] + cells["population"])[0], cells.index)
-    alarms: dict[tuple[bytes, bytes], dict[str, np.ndarray]] = {}  # of those with the same rows
-    for protection in here["protection"].unique():
+    parts = []
+    for protection in in_order("protection", here["protection"].unique()):
+        if protection == UNPROTECTED:
+            continue
         chosen = here[here["protection"] == protection]
         rows = campaign.failures[campaign.failures["cell"].isin(chosen.index)]
+        population = pd.Series(pd.factorize(cells["dataset"] + cells["population"])[0], cells.index)
         image = rows["cell"].map(population) * 2**32 + rows["sample_index"]
-        if protection != UNPROTECTED and image.nunique() > 1:
-            same = rows["weight"].to_numpy().tobytes(), image.to_numpy().tobytes()
-            alarms.setdefault(same, {})[protection] = rows["alarm"].to_numpy()
-    intervals: dict[str, ClusteredRate] = {}
-    for (weights, images), events in alarms.items():
-        shared = np.frombuffer(weights), np.frombuffer(images, np.int64)
-        intervals |= zip(events, cluster_bootstraps([*events.values()], *shared), strict=True)
-    parts = []
-    for protection in in_order("protection", intervals):
-        found = intervals[protection]
+        if image.nunique() < 2:
+            continue
+        found = cluster_bootstrap(rows["alarm"], rows["weight"], image)
         effect = (
             "" if math.isnan(found.design_effect) else f", variance x {found.design_effect:.2f}"
         )
