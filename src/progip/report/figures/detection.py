@@ -11,7 +11,6 @@ from progip.report.detection_curves import ENDS, detection_curves
 from progip.report.figures import style
 from progip.report.figures.base import Absent, Figure, called, in_words
 from progip.report.published import progip as published
-from progip.report.sections.published_comparison import shown
 
 TITLE = "Detection against false alarms"
 CAPTION = (
@@ -33,7 +32,7 @@ def detection(campaign: Campaign, setting: tuple[str, ...]) -> list[Figure | Abs
         return []
     if data["detected"].isna().all():
         return [Absent("detection", TITLE, "no failure to detect")]
-    if shown(campaign, setting):
+    if published.shown(campaign, setting):
         data = pd.concat([data, _published(data)], ignore_index=True)
     call = called("detection", setting)
     return [Figure("detection", TITLE, CAPTION, _alt(data), data, draw, call)]

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from progip.analysis.campaign import SETTING as COLUMNS
+from progip.analysis.campaign import Campaign
 from progip.analysis.kinds import OOD_VERDICT
 
 CITATION = (
@@ -135,3 +137,15 @@ def overall_counts() -> pd.DataFrame:
         counts = {f"{k}{end}": known.get(k, math.nan) for k in OOD_VERDICT.masks for end in ends}
         rows.append({"protection": protection, "planned": RUNS, **counts})
     return pd.DataFrame(rows)
+
+
+def shown(campaign: Campaign, setting: tuple[str, ...]) -> bool:
+    """Whether published figures accompany a setting: it is theirs, or it was asked for."""
+    dataset, ood, faults, *usual = setting
+    if campaign.declared.name != OUTCOME or tuple(usual) != SETTING[3:]:
+        return False
+    if campaign.beside:
+        return faults.startswith("single_bit")
+    cells = campaign.cells
+    here = cells[(cells[list(COLUMNS)] == list(setting)).all(axis=1)]
+    return is_the_setup(here["model"].unique(), here["ood_method"].unique(), dataset, ood, faults)

@@ -34,20 +34,6 @@ def agreement(low: float, high: float, other_low: float, other_high: float) -> s
     return LOWER if high < other_low else HIGHER if low > other_high else AGREES
 
 
-def shown(campaign: Campaign, setting: tuple[str, ...]) -> bool:
-    """Whether published figures accompany a setting: it is theirs, or it was asked for."""
-    dataset, ood, faults, *usual = setting
-    if campaign.declared.name != published.OUTCOME or tuple(usual) != published.SETTING[3:]:
-        return False
-    if campaign.beside:
-        return faults.startswith("single_bit")
-    cells = campaign.cells
-    here = cells[(cells[list(SETTING)] == list(setting)).all(axis=1)]
-    return published.is_the_setup(
-        here["model"].unique(), here["ood_method"].unique(), dataset, ood, faults
-    )
-
-
 def beside_section(campaign: Campaign) -> Section:
     """The overall quantities of each setting with single flips beside the published ones."""
     kind = campaign.interval
@@ -60,7 +46,7 @@ def beside_section(campaign: Campaign) -> Section:
     rows = []
     for _, row in ours.iterrows():
         paper = theirs.get(row["protection"])
-        if paper is None or not shown(campaign, tuple(row[name] for name in SETTING)):
+        if paper is None or not published.shown(campaign, tuple(row[name] for name in SETTING)):
             continue
         for quantity in QUANTITIES:
             if row["protection"] == UNPROTECTED and of_protection(quantity):

@@ -20,7 +20,6 @@ from progip.outcomes.declared import Declared
 from progip.report import formats, layout
 from progip.report.layout import Block, Section
 from progip.report.published import progip as published
-from progip.report.sections.published_comparison import shown
 from progip.report.sections.words import sentence
 from progip.statistics import cluster_bootstrap, compare_independent
 
@@ -131,7 +130,7 @@ def overall_section(campaign: Campaign) -> Section:
     paper = summarise(published.overall_counts(), ["protection"], campaign.interval)
     paper = paper.assign(source=PUBLISHED, **dict(zip(SETTING, published.SETTING, strict=True)))
     settings = [setting for setting, _ in by_group(data, SETTING)]
-    if any(shown(campaign, setting) for setting in settings):
+    if any(published.shown(campaign, setting) for setting in settings):
         data = pd.concat([data, paper], ignore_index=True)
     paper = data[data["source"] == PUBLISHED]
     blocks = []
@@ -157,7 +156,7 @@ def overall_section(campaign: Campaign) -> Section:
         notes += [_correcting(name) for name in corrections if name in headers]
         notes.append(ESTIMANDS[campaign.estimand])
         notes += clustered_notes(campaign, setting)
-        if shown(campaign, setting):
+        if published.shown(campaign, setting):
             theirs = paper[paper["protection"].isin(headers)]
             columns += [row for _, row in theirs.iterrows()]
             headers += [f"{name}, publ." for name in theirs["protection"]]
